@@ -1,0 +1,1 @@
+//! The reconciler daemon and command line: every input and output of Holdfast.

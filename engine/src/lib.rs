@@ -1,0 +1,8 @@
+//! The decisions of Holdfast, pure and replayable.
+//!
+//! Nothing in this crate reads a clock, a file, a socket or a source of randomness: what a decision
+//! needs is passed in, and what it causes is returned as data. The modules follow the way of the data:
+//! [`object`] → kustomize → policy → plan → health → gate → rollout → audit → message. A module imports
+//! from those before it, never back.
+
+pub mod object;

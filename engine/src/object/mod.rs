@@ -1,0 +1,7 @@
+//! Object identity, YAML in and out, canonical JSON, digests.
+
+mod canonical;
+mod identity;
+
+pub use canonical::{Digest, ParseDigestError, canonical_json};
+pub use identity::{GroupKind, GroupVersionKind, InvalidObject, Object, ObjectRef};

@@ -1,0 +1,1 @@
+//! Kubernetes controllers as ordinary API clients.

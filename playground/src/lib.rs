@@ -1,0 +1,1 @@
+//! An embedded Kubernetes and the one-command demonstration.

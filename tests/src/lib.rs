@@ -1,0 +1,1 @@
+//! End-to-end scenarios, conformance, crash and fault suites, benchmarks.

@@ -1,0 +1,1 @@
+//! DhakaCart, the shop that Holdfast deploys.
