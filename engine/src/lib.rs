@@ -5,4 +5,5 @@
 //! [`object`] → kustomize → policy → plan → health → gate → rollout → audit → message. A module imports
 //! from those before it, never back.
 
+pub mod gate;
 pub mod object;
