@@ -6,5 +6,6 @@
 //! from those before it, never back.
 
 pub mod gate;
+pub mod health;
 pub mod object;
 pub mod rollout;
