@@ -8,4 +8,5 @@
 pub mod gate;
 pub mod health;
 pub mod object;
+pub mod plan;
 pub mod rollout;
