@@ -1,0 +1,75 @@
+//! The CustomResourceDefinition of [`Environment`](super::Environment).
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+use super::Environment;
+
+/// The CustomResourceDefinition, with a structural schema, validation rules and printer columns.
+pub fn crd() -> CustomResourceDefinition {
+    Environment::crd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn schema() -> Value {
+        let crd = serde_json::to_value(crd()).unwrap();
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    }
+
+    #[test]
+    fn the_definition_names_and_prints_what_people_expect() {
+        let crd = serde_json::to_value(crd()).unwrap();
+        assert_eq!(crd["metadata"]["name"], "environments.holdfast.dev");
+        assert_eq!(crd["spec"]["names"]["shortNames"], json!(["env"]));
+        assert_eq!(crd["spec"]["scope"], "Namespaced");
+        let version = &crd["spec"]["versions"][0];
+        assert_eq!(version["subresources"], json!({"status": {}}));
+        let columns: Vec<&str> = version["additionalPrinterColumns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|column| column["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(columns, ["Ready", "Revision", "Phase", "Age", "Message"]);
+    }
+
+    #[test]
+    fn the_schema_is_structural() {
+        fn visit(at: &str, schema: &Value) {
+            assert!(schema.get("$ref").is_none(), "{at} has a $ref");
+            assert!(schema.get("anyOf").is_none() && schema.get("oneOf").is_none(), "{at} has alternatives");
+            assert!(schema["type"].is_string(), "{at} has no type: {schema}");
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                visit(&format!("{at}.{name}"), property);
+            }
+            for inner in ["items", "additionalProperties"] {
+                if schema[inner].is_object() {
+                    visit(&format!("{at}[]"), &schema[inner]);
+                }
+            }
+        }
+        visit("", &schema());
+    }
+
+    #[test]
+    fn rules_and_defaults_are_in_the_schema() {
+        let spec = schema()["properties"]["spec"].clone();
+        let source = &spec["properties"]["source"];
+        let rules = source["x-kubernetes-validations"].as_array().unwrap();
+        assert!(rules.iter().any(|rule| rule["message"] == "set exactly one of branch, tag and commit"));
+        assert_eq!(source["properties"]["interval"]["default"], "30s");
+        assert_eq!(source["required"], json!(["url"]));
+        assert_eq!(spec["properties"]["prune"]["default"], true);
+        assert_eq!(spec["properties"]["rollout"]["default"]["readyTimeout"], "5m");
+        assert_eq!(spec["properties"]["drift"]["enum"], json!(["Correct", "Report"]));
+        let gates = &spec["properties"]["rollout"]["properties"]["gates"];
+        assert_eq!(gates["x-kubernetes-list-map-keys"], json!(["name"]));
+        let status = schema()["properties"]["status"].clone();
+        assert_eq!(status["properties"]["rollout"]["x-kubernetes-preserve-unknown-fields"], true);
+        assert_eq!(status["properties"]["conditions"]["x-kubernetes-list-map-keys"], json!(["type"]));
+    }
+}

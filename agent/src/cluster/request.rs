@@ -1,0 +1,454 @@
+//! One request to the API server: built, sent, repeated where that can help, and its answer read.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use kube::client::Body;
+use kube::core::Status;
+use serde_json::Value;
+
+use super::error::{Error, FieldOwner};
+use super::{Cluster, Kind};
+use crate::retry::Backoff;
+
+/// How often a request is tried at most.
+const ATTEMPTS: u32 = 7;
+/// How long one attempt may take. Admission webhooks may take 30 s by themselves.
+const TIMEOUT: Duration = Duration::from_secs(40);
+/// The longest `Retry-After` that is waited for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What a request is about, for its path and for messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub kind: &'a Kind,
+    pub namespace: Option<&'a str>,
+    pub name: Option<&'a str>,
+    pub subresource: Option<&'static str>,
+}
+
+impl<'a> Target<'a> {
+    /// One object.
+    pub fn object(kind: &'a Kind, namespace: Option<&'a str>, name: &'a str) -> Self {
+        Self { kind, namespace, name: Some(name), subresource: None }
+    }
+
+    /// All objects of a kind, in a namespace or everywhere.
+    pub fn collection(kind: &'a Kind, namespace: Option<&'a str>) -> Self {
+        Self { kind, namespace, name: None, subresource: None }
+    }
+
+    /// A subresource of the object.
+    pub fn subresource(mut self, name: &'static str) -> Self {
+        self.subresource = Some(name);
+        self
+    }
+
+    /// `Deployment.apps shop/backend`.
+    pub fn what(&self) -> String {
+        let kind = self.kind.gvk.group_kind();
+        match (self.namespace, self.name) {
+            (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
+            (None, Some(name)) => format!("{kind} {name}"),
+            (Some(namespace), None) => format!("{kind} in namespace {namespace}"),
+            (None, None) => kind.to_string(),
+        }
+    }
+
+    fn path(&self) -> Result<String, Error> {
+        let mut path = self.kind.path(self.namespace)?;
+        if let Some(name) = self.name {
+            path.push('/');
+            path.push_str(&segment(name)?);
+        }
+        if let Some(subresource) = self.subresource {
+            path.push('/');
+            path.push_str(subresource);
+        }
+        Ok(path)
+    }
+
+    fn resource(&self) -> String {
+        let mut resource = self.kind.plural.clone();
+        if let Some(subresource) = self.subresource {
+            resource.push('/');
+            resource.push_str(subresource);
+        }
+        if !self.kind.gvk.group.is_empty() {
+            resource.push('.');
+            resource.push_str(&self.kind.gvk.group);
+        }
+        resource
+    }
+}
+
+/// A request that can be sent more than once.
+#[derive(Debug, Clone)]
+pub(crate) struct Call<'a> {
+    pub target: Target<'a>,
+    pub verb: &'static str,
+    method: Method,
+    query: Vec<(&'static str, String)>,
+    content_type: Option<&'static str>,
+    accept: &'static str,
+    body: Vec<u8>,
+    user: Option<&'a str>,
+    guarded: bool,
+}
+
+impl<'a> Call<'a> {
+    fn new(target: Target<'a>, verb: &'static str, method: Method) -> Self {
+        Self {
+            target,
+            verb,
+            method,
+            query: Vec::new(),
+            content_type: None,
+            accept: "application/json",
+            body: Vec::new(),
+            user: None,
+            guarded: false,
+        }
+    }
+
+    pub fn get(target: Target<'a>) -> Self {
+        Self::new(target, "get", Method::GET)
+    }
+
+    pub fn list(target: Target<'a>) -> Self {
+        Self::new(target, "list", Method::GET)
+    }
+
+    pub fn create(target: Target<'a>, body: &Value) -> Self {
+        Self::new(target, "create", Method::POST).write("application/json", body)
+    }
+
+    pub fn update(target: Target<'a>, body: &Value) -> Self {
+        Self::new(target, "update", Method::PUT).write("application/json", body)
+    }
+
+    pub fn apply(target: Target<'a>, body: &Value, manager: &str, force: bool) -> Self {
+        let mut call = Self::new(target, "patch", Method::PATCH).write("application/apply-patch+yaml", body);
+        call.query.push(("fieldManager", manager.to_owned()));
+        if force {
+            call.query.push(("force", "true".to_owned()));
+        }
+        call
+    }
+
+    pub fn merge_patch(target: Target<'a>, body: &Value, manager: &str) -> Self {
+        let mut call = Self::new(target, "patch", Method::PATCH).write("application/merge-patch+json", body);
+        call.query.push(("fieldManager", manager.to_owned()));
+        call
+    }
+
+    pub fn delete(target: Target<'a>, options: &Value) -> Self {
+        Self::new(target, "delete", Method::DELETE).write("application/json", options)
+    }
+
+    fn write(mut self, content_type: &'static str, body: &Value) -> Self {
+        self.content_type = Some(content_type);
+        self.body = body.to_string().into_bytes();
+        self.guarded = true;
+        self
+    }
+
+    /// Makes it a dry run: nothing is persisted, so leadership does not matter.
+    pub fn dry_run(mut self) -> Self {
+        self.query.push(("dryRun", "All".to_owned()));
+        self.guarded = false;
+        self
+    }
+
+    /// Adds a query parameter.
+    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((key, value.into()));
+        self
+    }
+
+    /// Asks for metadata only.
+    pub fn metadata_only(mut self) -> Self {
+        self.accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+        self
+    }
+
+    /// Makes the request as somebody else.
+    pub fn as_user(mut self, user: Option<&'a str>) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// Sends a write without asking who leads: for the lease itself.
+    pub fn unguarded(mut self) -> Self {
+        self.guarded = false;
+        self
+    }
+
+    fn request(&self) -> Result<Request<Body>, Error> {
+        let mut uri = self.target.path()?;
+        for (i, (key, value)) in self.query.iter().enumerate() {
+            uri.push(if i == 0 { '?' } else { '&' });
+            uri.push_str(key);
+            uri.push('=');
+            uri.push_str(&encode(value));
+        }
+        let malformed =
+            |error: http::Error| Error::Malformed { what: self.target.what(), message: error.to_string() };
+        let mut request =
+            Request::builder().method(self.method.clone()).uri(uri).header(header::ACCEPT, self.accept);
+        if let Some(content_type) = self.content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        if let Some(user) = self.user {
+            // The server adds the groups of a ServiceAccount by itself.
+            request = request.header("Impersonate-User", user);
+        }
+        request.body(Body::from(self.body.clone())).map_err(malformed)
+    }
+}
+
+/// How one attempt ended.
+enum Attempt {
+    Answer(Value),
+    Failed(Error),
+    Again { wait: Option<Duration>, message: String },
+}
+
+impl Cluster {
+    /// Sends a request until it is answered with something that another attempt would not change.
+    pub(crate) async fn call(&self, call: Call<'_>) -> Result<Value, Error> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            let timeout = if call.guarded {
+                self.leadership().time_to_write().ok_or(Error::NotLeader)?.min(TIMEOUT)
+            } else {
+                TIMEOUT
+            };
+            let attempt = match tokio::time::timeout(timeout, self.attempt(&call)).await {
+                Ok(attempt) => attempt?,
+                Err(_) => Attempt::Again { wait: None, message: format!("no answer in {timeout:?}") },
+            };
+            match attempt {
+                Attempt::Answer(value) => return Ok(value),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::Again { wait, message } => {
+                    let delay = backoff.next_delay();
+                    if backoff.attempts() >= ATTEMPTS {
+                        return Err(Error::Unavailable {
+                            verb: call.verb.to_owned(),
+                            what: call.target.what(),
+                            attempts: ATTEMPTS,
+                            message,
+                        });
+                    }
+                    tracing::debug!(verb = call.verb, what = call.target.what(), message, "trying again");
+                    tokio::time::sleep(wait.map_or(delay, |wait| wait.min(LONGEST_WAIT).max(delay))).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, call: &Call<'_>) -> Result<Attempt, Error> {
+        let response = match self.client().send(call.request()?).await {
+            Ok(response) => response,
+            Err(error) => return Ok(Attempt::Again { wait: None, message: chain(&error) }),
+        };
+        let (parts, body) = response.into_parts();
+        let bytes = match body.collect_bytes().await {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Attempt::Again { wait: None, message: chain(&error) }),
+        };
+        if parts.status.is_success() {
+            return Ok(match serde_json::from_slice(&bytes) {
+                Ok(value) => Attempt::Answer(value),
+                Err(error) => {
+                    Attempt::Failed(Error::Malformed { what: call.target.what(), message: error.to_string() })
+                }
+            });
+        }
+        Ok(judge(call, parts.status, &parts.headers, &bytes))
+    }
+}
+
+/// The errors of a client say little without their causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn judge(call: &Call<'_>, code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt {
+    let status: Status = serde_json::from_slice(body).unwrap_or_else(|_| {
+        // Not a Status: a proxy in between, or the server's own overload protection.
+        let text: String = String::from_utf8_lossy(body).chars().take(300).collect();
+        Status::failure(text.trim(), code.canonical_reason().unwrap_or_default())
+    });
+    let message = if status.message.is_empty() { code.to_string() } else { status.message.clone() };
+    let what = call.target.what();
+    let retry_after = headers
+        .get(header::RETRY_AFTER)
+        .and_then(|value: &HeaderValue| value.to_str().ok()?.parse().ok())
+        .or_else(|| {
+            status.details.as_ref().map(|details| u64::from(details.retry_after_seconds)).filter(|s| *s > 0)
+        })
+        .map(Duration::from_secs);
+    let again = |message| Attempt::Again { wait: retry_after, message };
+    match code.as_u16() {
+        401 => Attempt::Failed(Error::Unauthorized(message)),
+        // A namespace that is being deleted refuses new objects with 403; waiting for it is the cure.
+        403 if has_cause(&status, "NamespaceTerminating") => again(message),
+        403 => Attempt::Failed(Error::Forbidden {
+            who: who(call.user),
+            verb: call.verb.to_owned(),
+            resource: call.target.resource(),
+            namespace: call.target.namespace.map(str::to_owned),
+            message,
+        }),
+        404 => Attempt::Failed(Error::NotFound { what, message }),
+        409 if status.reason == "AlreadyExists" => Attempt::Failed(Error::AlreadyExists(what)),
+        409 => {
+            let fields = field_owners(&status);
+            Attempt::Failed(if fields.is_empty() {
+                Error::Conflict { what, message }
+            } else {
+                Error::FieldConflict { what, fields }
+            })
+        }
+        408 | 429 | 500..=599 => again(message),
+        _ => Attempt::Failed(Error::Invalid { what, immutable: immutable(&status), message }),
+    }
+}
+
+fn who(user: Option<&str>) -> String {
+    match user.map(|user| user.strip_prefix("system:serviceaccount:").unwrap_or(user)) {
+        Some(account) => format!("ServiceAccount {}", account.replacen(':', "/", 1)),
+        None => "the agent".to_owned(),
+    }
+}
+
+fn has_cause(status: &Status, reason: &str) -> bool {
+    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == reason)
+}
+
+/// Reads the causes of a server-side apply conflict: `conflict with "kubectl" using apps/v1`.
+fn field_owners(status: &Status) -> Vec<FieldOwner> {
+    status
+        .details
+        .iter()
+        .flat_map(|details| &details.causes)
+        .filter(|cause| cause.reason == "FieldManagerConflict")
+        .map(|cause| FieldOwner {
+            field: cause.field.clone(),
+            manager: cause.message.split('"').nth(1).unwrap_or("an unknown manager").to_owned(),
+        })
+        .collect()
+}
+
+/// Whether every cause of a refusal is that a field cannot be changed.
+fn immutable(status: &Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes).peekable();
+    causes.peek().is_some() && causes.all(|cause| cause.message.contains("field is immutable"))
+}
+
+/// A name as one segment of a path.
+pub(crate) fn segment(name: &str) -> Result<String, Error> {
+    if matches!(name, "" | "." | "..") || name.contains(['/', '%']) {
+        return Err(Error::InvalidName(name.chars().take(253).collect()));
+    }
+    Ok(encode(name))
+}
+
+/// Percent-encodes everything but RFC 3986's unreserved characters and the colon of RBAC names.
+fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                out.push(char::from(byte))
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::object::GroupVersionKind;
+    use serde_json::json;
+
+    fn deployment() -> Kind {
+        Kind {
+            gvk: GroupVersionKind::from_api_version("apps/v1", "Deployment"),
+            plural: "deployments".into(),
+            namespaced: true,
+        }
+    }
+
+    fn judged(code: u16, body: &Value) -> Attempt {
+        let kind = deployment();
+        let target = Target::object(&kind, Some("shop"), "backend");
+        let call =
+            Call::apply(target, &json!({}), "m", false).as_user(Some("system:serviceaccount:ops:deployer"));
+        judge(&call, StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_rights_names_who_what_and_where() {
+        let Attempt::Failed(error) =
+            judged(403, &json!({"kind": "Status", "message": "no", "reason": "Forbidden"}))
+        else {
+            panic!("must fail");
+        };
+        assert_eq!(
+            error.to_string(),
+            "ServiceAccount ops/deployer may not patch deployments.apps in namespace shop: no; grant it with a Role and a RoleBinding"
+        );
+    }
+
+    #[test]
+    fn a_conflict_names_the_fields_and_their_managers() {
+        let body = json!({"kind": "Status", "reason": "Conflict", "message": "Apply failed", "details": {"causes": [
+            {"reason": "FieldManagerConflict", "message": "conflict with \"kubectl\" using apps/v1", "field": ".spec.replicas"}
+        ]}});
+        let Attempt::Failed(Error::FieldConflict { fields, .. }) = judged(409, &body) else {
+            panic!("must conflict")
+        };
+        assert_eq!(fields, [FieldOwner { field: ".spec.replicas".into(), manager: "kubectl".into() }]);
+    }
+
+    #[test]
+    fn only_what_can_pass_is_tried_again() {
+        for code in [408, 429, 500, 502, 503, 504] {
+            assert!(matches!(judged(code, &json!("busy")), Attempt::Again { .. }), "{code}");
+        }
+        for code in [400, 401, 403, 404, 409, 410, 413, 415, 422] {
+            assert!(matches!(judged(code, &json!({"message": "no"})), Attempt::Failed(_)), "{code}");
+        }
+        let wait = json!({"message": "x", "details": {"retryAfterSeconds": 7}});
+        assert!(matches!(judged(429, &wait), Attempt::Again { wait: Some(wait), .. } if wait.as_secs() == 7));
+    }
+
+    #[test]
+    fn hostile_names_cannot_leave_their_segment() {
+        let kind = deployment();
+        for bad in ["", ".", "..", "a/b", "../../api/v1/secrets", "a%2fb"] {
+            assert!(Call::get(Target::object(&kind, Some("shop"), bad)).request().is_err(), "{bad:?}");
+            assert!(Call::get(Target::object(&kind, Some(bad), "a")).request().is_err(), "{bad:?}");
+        }
+        let request = Call::get(Target::object(&kind, Some("shop"), "a?b=c#d ü")).request().unwrap();
+        assert_eq!(
+            request.uri().to_string(),
+            "/apis/apps/v1/namespaces/shop/deployments/a%3Fb%3Dc%23d%20%C3%BC"
+        );
+    }
+}
