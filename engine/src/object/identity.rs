@@ -203,6 +203,36 @@ impl Object {
         self.0["metadata"]["namespace"] = Value::String(namespace.to_owned());
     }
 
+    /// Takes the namespace out.
+    pub fn clear_namespace(&mut self) {
+        if let Some(metadata) = self.0["metadata"].as_object_mut() {
+            metadata.shift_remove("namespace");
+        }
+    }
+
+    /// Takes out the field at a JSON pointer (RFC 6901), if it is there. What makes an object an object
+    /// (`apiVersion`, `kind`, `metadata`, its name) stays.
+    pub fn remove_field(&mut self, pointer: &str) {
+        if matches!(pointer, "/apiVersion" | "/kind" | "/metadata" | "/metadata/name") {
+            return;
+        }
+        let Some((parent, last)) = pointer.rsplit_once('/') else {
+            return;
+        };
+        let last = last.replace("~1", "/").replace("~0", "~");
+        match self.0.pointer_mut(parent) {
+            Some(Value::Object(map)) => {
+                map.shift_remove(&last);
+            }
+            Some(Value::Array(items)) => {
+                if let Some(index) = last.parse().ok().filter(|index: &usize| *index < items.len()) {
+                    items.remove(index);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn set_metadata(&mut self, field: &str, key: &str, value: &str) {
         let slot = &mut self.0["metadata"][field];
         if !slot.is_object() {

@@ -2,6 +2,8 @@
 
 mod canonical;
 mod identity;
+pub mod schema;
+pub mod yaml;
 
 pub use canonical::{Digest, ParseDigestError, canonical_json};
 pub use identity::{GroupKind, GroupVersionKind, InvalidObject, Object, ObjectRef};
