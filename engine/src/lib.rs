@@ -7,6 +7,7 @@
 
 pub mod gate;
 pub mod health;
+pub mod message;
 pub mod object;
 pub mod plan;
 pub mod rollout;
