@@ -3,4 +3,6 @@
 pub mod api;
 pub mod cluster;
 pub mod retry;
+pub mod secret;
+pub mod source;
 pub mod tls;
