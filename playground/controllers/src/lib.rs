@@ -1,1 +1,27 @@
 //! Kubernetes controllers as ordinary API clients.
+//!
+//! They see the cluster through one watch per resource, decide with pure functions, and write through the API, so
+//! they run against any API server. Everything is driven by changes: there is no polling, and the only timers are
+//! those of the objects themselves (minReadySeconds, deadlines).
+//!
+//! [`cache`], [`queue`], [`events`] and [`quantity`] serve the node as well.
+
+pub mod cache;
+mod claims;
+mod cluster;
+mod deployment;
+mod endpoints;
+mod error;
+pub mod events;
+mod gc;
+mod meta;
+mod namespaces;
+pub mod quantity;
+pub mod queue;
+mod replicaset;
+mod run;
+mod scheduler;
+mod writer;
+
+pub use error::Error;
+pub use run::run;

@@ -1,0 +1,184 @@
+//! Starts the controllers and keeps them running.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Client;
+use tokio::task::JoinSet;
+
+use crate::cache::{Store, follow_all};
+use crate::cluster::{Cluster, Queues, connect};
+use crate::events::Recorder;
+use crate::gc::Resources;
+use crate::meta::Key;
+use crate::queue::{Outcome, Queue};
+use crate::{Error, claims, deployment, endpoints, gc, namespaces, replicaset, scheduler};
+
+/// Workers per controller. More gain nothing on a local API server.
+const WORKERS: usize = 4;
+
+type Tasks = JoinSet<Result<(), Error>>;
+
+/// Runs all controllers until `shutdown` completes, then stops them at once; whatever they were doing is picked up
+/// by the next start.
+///
+/// # Errors
+/// [`Error::Refused`] if the API server denies the client what the controllers need. Other failures are tried
+/// again for ever.
+pub async fn run(client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let mut tasks = Tasks::new();
+    let (events, send) = Recorder::new(client.clone(), "controllers");
+    tasks.spawn(async move {
+        send.await;
+        Ok(())
+    });
+    let cluster = Cluster::new(client.clone(), events);
+    let queues = Queues::default();
+    connect(&cluster, &queues);
+    watch_all(&cluster, &mut tasks);
+    work(&cluster, &queues, &mut tasks);
+    collect(&cluster, &queues, &mut tasks);
+
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            ended = tasks.join_next() => match ended {
+                Some(Ok(Err(error))) => return Err(error),
+                Some(Err(error)) if error.is_panic() => {
+                    tracing::error!(%error, "a controller's task ended");
+                }
+                Some(_) => {}
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
+fn watch_all(cluster: &Cluster, tasks: &mut Tasks) {
+    let client = || cluster.client.clone();
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.deployments.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.replica_sets.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.stateful_sets.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.daemon_sets.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.jobs.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.pods.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.services.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.endpoint_slices.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.claims.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.volumes)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.namespaces)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.nodes)));
+}
+
+/// Waits until every copy is complete: a controller that sees half of the pods would create the other half anew.
+async fn wait_synced(cluster: &Cluster) {
+    cluster.deployments.store.wait_synced().await;
+    cluster.replica_sets.store.wait_synced().await;
+    cluster.stateful_sets.store.wait_synced().await;
+    cluster.daemon_sets.store.wait_synced().await;
+    cluster.jobs.store.wait_synced().await;
+    cluster.pods.store.wait_synced().await;
+    cluster.services.store.wait_synced().await;
+    cluster.endpoint_slices.store.wait_synced().await;
+    cluster.claims.store.wait_synced().await;
+    cluster.volumes.wait_synced().await;
+    cluster.namespaces.wait_synced().await;
+    cluster.nodes.wait_synced().await;
+}
+
+fn work(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
+    controller(tasks, cluster, &queues.deployments, WORKERS, |cluster, key| async move {
+        deployment::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.replica_sets, WORKERS, |cluster, key| async move {
+        replicaset::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.services, WORKERS, |cluster, key| async move {
+        endpoints::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.claims, WORKERS, |cluster, key| async move {
+        claims::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.volumes, 1, |cluster, key| async move {
+        claims::reconcile_volume(&cluster, &key.name).await
+    });
+    // One at a time, so that two pods do not take the same room.
+    controller(tasks, cluster, &queues.unscheduled, 1, |cluster, key| async move {
+        scheduler::reconcile(&cluster, &key).await
+    });
+}
+
+/// Runs `workers` workers on a queue.
+fn controller<F>(
+    tasks: &mut Tasks,
+    cluster: &Cluster,
+    queue: &Arc<Queue<Key>>,
+    workers: usize,
+    reconcile: impl Fn(Cluster, Key) -> F + Clone + Send + Sync + 'static,
+) where
+    F: Future<Output = Result<Outcome, Error>> + Send + 'static,
+{
+    for _ in 0..workers {
+        let (cluster, queue, reconcile) = (cluster.clone(), Arc::clone(queue), reconcile.clone());
+        tasks.spawn(async move {
+            wait_synced(&cluster).await;
+            queue.work(|key| reconcile(cluster.clone(), key)).await;
+            Ok(())
+        });
+    }
+}
+
+/// Garbage collection and the end of namespaces, which need every resource of the server.
+fn collect(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
+    let (namespaces, queue) = (Arc::clone(&cluster.namespaces), Arc::clone(&queues.namespaces));
+    let resources = Arc::new(Resources::new(cluster.client.clone(), move |namespace| {
+        if namespaces.get("", namespace).is_some_and(|namespace| crate::meta::is_deleting(namespace.as_ref()))
+        {
+            queue.add(Key { namespace: String::new(), name: namespace.to_owned() });
+        }
+    }));
+    let definitions = Arc::new(Store::<CustomResourceDefinition>::default());
+    let changed = Arc::new(tokio::sync::Notify::new());
+    let notify = Arc::clone(&changed);
+    definitions.on_change(move |_| notify.notify_one());
+    let follow_definitions = follow_all(cluster.client.clone(), definitions);
+    tasks.spawn(follow_definitions);
+
+    let (cluster, namespaces) = (cluster.clone(), Arc::clone(&queues.namespaces));
+    tasks.spawn(async move {
+        let mut workers = JoinSet::new();
+        loop {
+            match resources.refresh().await {
+                Ok(()) if workers.is_empty() => {
+                    for _ in 0..WORKERS {
+                        let (collector, queue) = (Arc::clone(&resources), Arc::clone(&resources.graph.queue));
+                        workers.spawn(queue.work(move |uid| {
+                            let resources = Arc::clone(&collector);
+                            async move { gc::reconcile(&resources, &uid).await }
+                        }));
+                        let (resources, cluster) = (Arc::clone(&resources), cluster.clone());
+                        let namespaces = Arc::clone(&namespaces);
+                        workers.spawn(async move {
+                            wait_synced(&cluster).await;
+                            namespaces
+                                .work(|key| {
+                                    let (resources, cluster) = (Arc::clone(&resources), cluster.clone());
+                                    async move { namespaces::reconcile(&cluster, &resources, &key.name).await }
+                                })
+                                .await;
+                        });
+                    }
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "discovery failed");
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    continue;
+                }
+            }
+            changed.notified().await;
+        }
+    });
+}
