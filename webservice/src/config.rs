@@ -262,9 +262,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(config.listen_address().to_string(), "127.1.2.3:8080");
-        assert!(
-            matches!(config.database, Database::SqliteFile(p) if p == PathBuf::from("/data/dhakacart.db"))
-        );
+        assert!(matches!(config.database, Database::SqliteFile(p) if *p == *"/data/dhakacart.db"));
         assert_eq!(config.version, "v1.4.0");
         assert_eq!(config.faults, Faults { error_percent: 12.5, latency: Duration::from_millis(40) });
         assert_eq!(config.drain, Duration::from_millis(500));
@@ -276,8 +274,8 @@ mod tests {
     fn the_database_is_chosen_by_its_url() {
         let kind = |url| config(&[("DATABASE_URL", url), ("DATA_DIR", "/data")]).unwrap().database;
         assert!(matches!(kind("sqlite::memory:"), Database::Memory));
-        assert!(matches!(kind("sqlite:/a/b.db"), Database::SqliteFile(p) if p == PathBuf::from("/a/b.db")));
-        assert!(matches!(kind("sqlite:///a/b.db"), Database::SqliteFile(p) if p == PathBuf::from("/a/b.db")));
+        assert!(matches!(kind("sqlite:/a/b.db"), Database::SqliteFile(p) if *p == *"/a/b.db"));
+        assert!(matches!(kind("sqlite:///a/b.db"), Database::SqliteFile(p) if *p == *"/a/b.db"));
         assert!(matches!(kind("postgres://u:p@db/shop"), Database::Postgres(_)));
     }
 

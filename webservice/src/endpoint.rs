@@ -40,7 +40,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
 impl Endpoint {
     /// The endpoint that answers `path`; one trailing slash is overlooked.
     pub fn find(path: &str) -> Option<&'static Self> {
-        let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
+        let path = match path.strip_suffix('/') {
+            Some(rest) if !rest.is_empty() && !rest.ends_with('/') => rest,
+            _ => path,
+        };
         ENDPOINTS.iter().find(|endpoint| endpoint.matches(path))
     }
 

@@ -43,7 +43,9 @@ impl SqliteStore {
         let options = SqliteConnectOptions::new()
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
-            .synchronous(SqliteSynchronous::Normal);
+            .synchronous(SqliteSynchronous::Normal)
+            // Containers have no writable place for temporary files.
+            .pragma("temp_store", "memory");
         let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
         let (options, pool, lock) = match path {
             Some(path) => {
