@@ -1,8 +1,7 @@
 "use strict";
 
-const PICTURES = { fashion: "🥻", home: "🏺", grocery: "🍚", sweets: "🍮", books: "📚", electronics: "💡", sports: "🏏" };
 const byId = (id) => document.getElementById(id);
-const money = (minor) => "৳" + (minor / 100).toLocaleString("en-IN", { minimumFractionDigits: minor % 100 ? 2 : 0 });
+const money = (minor) => "Tk " + (minor / 100).toLocaleString("en-IN", { minimumFractionDigits: minor % 100 ? 2 : 0 });
 
 const shelf = { category: "", search: "", next: null };
 let cart = readCart();
@@ -51,7 +50,7 @@ function card(product) {
   const button = element("button", { type: "button", className: "main", textContent: "Add", disabled: product.stock < 1 });
   button.setAttribute("aria-label", "Add " + product.name + " to the cart");
   button.addEventListener("click", () => add(product));
-  const picture = element("div", { className: "picture " + product.category, textContent: PICTURES[product.category] || "🛍️" });
+  const picture = element("div", { className: "picture " + product.category, textContent: product.name.slice(0, 1) });
   picture.setAttribute("aria-hidden", "true");
   const left = product.stock < 1 ? "sold out" : product.stock < 20 ? "only " + product.stock + " left" : "in stock";
   return element("li", {},
