@@ -19,6 +19,7 @@ pub use spec::{
 };
 pub use status::{AuditTip, EnvironmentStatus, MessageState};
 
+use engine::plan::Marks;
 use gate::GateSpec;
 use kube::api::ObjectMeta;
 
@@ -53,15 +54,9 @@ impl Environment {
         format!("{}/{}", self.namespace(), self.name())
     }
 
-    /// The field manager of everything that this environment writes: `holdfast/<namespace>/<name>`. The
-    /// API takes 128 bytes; a longer one ends in a digest instead.
-    pub fn field_manager(&self) -> String {
-        let manager = format!("holdfast/{}", self.key());
-        if manager.len() <= 128 {
-            return manager;
-        }
-        let digest = engine::object::Digest::of_bytes(manager.as_bytes()).short();
-        format!("{}~{digest}", &manager[..manager.floor_char_boundary(128 - 1 - digest.len())])
+    /// How the environment marks what it owns: its ApplySet's id and its field manager.
+    pub fn marks(&self) -> Marks {
+        Marks::of_environment(self.namespace(), self.name())
     }
 
     /// The value of an annotation.

@@ -6,11 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use engine::object::GroupKind;
+use engine::plan::{APPLYSET_GROUP_KINDS, APPLYSET_ID, APPLYSET_TOOLING};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::Cluster;
 use super::environments::environment_kind;
@@ -18,31 +16,12 @@ use super::error::Error;
 use super::request::{Call, Target};
 use crate::api::Environment;
 
-/// The label of members; its value is the parent's id.
-pub const PART_OF: &str = "applyset.kubernetes.io/part-of";
-/// The label of the parent.
-pub const ID: &str = "applyset.kubernetes.io/id";
-/// Who manages the set: `holdfast/v0.1.0`.
-pub const TOOLING: &str = "applyset.kubernetes.io/tooling";
-/// The group-kinds that members have, as `ConfigMap,Deployment.apps`.
-pub const CONTAINS_GROUP_KINDS: &str = "applyset.kubernetes.io/contains-group-kinds";
 /// The namespaces of members besides the parent's own.
-pub const ADDITIONAL_NAMESPACES: &str = "applyset.kubernetes.io/additional-namespaces";
-
-/// The id of the set that an Environment is the parent of: it follows from its name.
-pub fn id(namespace: &str, name: &str) -> String {
-    let hash = Sha256::digest(format!("{name}.{namespace}.Environment.{}", crate::api::GROUP));
-    format!("applyset-{}-v1", URL_SAFE_NO_PAD.encode(hash))
-}
-
-/// The id of an Environment's set.
-pub fn id_of(environment: &Environment) -> String {
-    id(environment.namespace(), environment.name())
-}
+const ADDITIONAL_NAMESPACES: &str = "applyset.kubernetes.io/additional-namespaces";
 
 /// The group-kinds that an Environment's members have, as far as it is marked.
 pub fn group_kinds(environment: &Environment) -> BTreeSet<GroupKind> {
-    let marked = environment.annotation(CONTAINS_GROUP_KINDS).unwrap_or_default();
+    let marked = environment.annotation(APPLYSET_GROUP_KINDS).unwrap_or_default();
     let kinds = marked.split(',').map(str::trim).filter(|text| !text.is_empty());
     kinds
         .map(|text| {
@@ -65,23 +44,24 @@ impl Cluster {
         kinds: &BTreeSet<GroupKind>,
         namespaces: &BTreeSet<String>,
     ) -> Result<(), Error> {
-        let id = id_of(environment);
+        let id = environment.marks().part_of;
         let tooling = concat!("holdfast/v", env!("CARGO_PKG_VERSION"));
         let kinds = joined(kinds.iter().map(ToString::to_string));
         let namespaces = joined(namespaces.iter().filter(|name| *name != environment.namespace()).cloned());
-        let labelled = environment.metadata.labels.as_ref().and_then(|labels| labels.get(ID)) == Some(&id);
+        let labelled =
+            environment.metadata.labels.as_ref().and_then(|labels| labels.get(APPLYSET_ID)) == Some(&id);
         if labelled
-            && environment.annotation(TOOLING) == Some(tooling)
-            && environment.annotation(CONTAINS_GROUP_KINDS) == Some(&kinds)
+            && environment.annotation(APPLYSET_TOOLING) == Some(tooling)
+            && environment.annotation(APPLYSET_GROUP_KINDS) == Some(&kinds)
             && environment.annotation(ADDITIONAL_NAMESPACES).unwrap_or_default() == namespaces
         {
             return Ok(());
         }
         let patch = json!({"metadata": {
-            "labels": {ID: id},
+            "labels": {APPLYSET_ID: id},
             "annotations": {
-                TOOLING: tooling,
-                CONTAINS_GROUP_KINDS: kinds,
+                APPLYSET_TOOLING: tooling,
+                APPLYSET_GROUP_KINDS: kinds,
                 ADDITIONAL_NAMESPACES: if namespaces.is_empty() { None } else { Some(namespaces) },
             },
         }});
@@ -102,23 +82,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_label_values_and_follow_from_the_name() {
-        let dev = id("holdfast-system", "dev");
-        assert_eq!(dev.len(), 55);
-        assert!(dev.starts_with("applyset-") && dev.ends_with("-v1"));
-        assert!(dev.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
-        assert_ne!(dev, id("holdfast-system", "prod"));
-        // The example of KEP-3659's format: sha256 over <name>.<namespace>.<kind>.<group>.
-        let expected = URL_SAFE_NO_PAD.encode(Sha256::digest("dev.holdfast-system.Environment.holdfast.dev"));
-        assert_eq!(dev, format!("applyset-{expected}-v1"));
-    }
-
-    #[test]
     fn group_kinds_are_read_as_they_are_written() {
         let mut environment = Environment::test("dev");
         let marked = " ConfigMap,Deployment.apps,,Ingress.networking.k8s.io ";
         environment.metadata.annotations =
-            Some([(CONTAINS_GROUP_KINDS.to_owned(), marked.to_owned())].into());
+            Some([(APPLYSET_GROUP_KINDS.to_owned(), marked.to_owned())].into());
         let kinds = group_kinds(&environment);
         assert_eq!(
             joined(kinds.iter().map(ToString::to_string)),

@@ -45,8 +45,8 @@ impl Cluster {
             namespace: namespace.map(str::to_owned),
             labels: None,
         };
-        let cluster = self.clone();
-        let watch = async move { cluster.watch(watched, move |seen| raw_sender.send(seen).is_ok()).await };
+        let watch =
+            super::watch::watch(self.client().clone(), watched, move |seen| raw_sender.send(seen).is_ok());
         tokio::spawn(async move {
             let fold = async {
                 let mut known = Known::default();

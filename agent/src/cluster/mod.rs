@@ -3,18 +3,26 @@
 //! [`Cluster`] is the handle: cheap to clone, and every write through it asks at that moment whether this
 //! agent still leads. There is one file per verb.
 
+mod apply;
 mod applyset;
 mod bundles;
+mod door;
 mod environments;
 mod error;
 mod events;
+mod health;
+mod index;
 mod kinds;
 mod lease;
+mod leave;
+mod members;
 mod pods;
+mod prune;
 mod raw;
 mod request;
 mod status;
 mod watch;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,17 +32,21 @@ use http::{HeaderValue, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-pub use applyset::{
-    ADDITIONAL_NAMESPACES, CONTAINS_GROUP_KINDS, ID, PART_OF, TOOLING, group_kinds, id as applyset_id,
-    id_of as applyset_id_of,
-};
+pub use apply::ApplyReport;
+pub use applyset::group_kinds;
+pub use door::Checked;
 pub use environments::EnvironmentEvent;
 pub use error::{Error, FieldOwner, ObjectError};
 pub use events::EnvironmentNotice;
+pub use health::PodWatch;
+pub use index::{ChangeKind, Member, MemberChange, Members};
 pub use kinds::Kind;
 pub use lease::{Election, Leadership, LeaseTimes};
+pub use members::Subscription;
 pub use pods::{Pod, PodSets};
+pub use prune::PruneReport;
 pub use status::StatusWriter;
+pub use writer::Writer;
 
 /// A cluster.
 #[derive(Debug, Clone)]
@@ -47,6 +59,8 @@ struct Inner {
     client: Client,
     identity: String,
     kinds: kinds::Kinds,
+    members: members::MemberWatch,
+    problems: Arc<health::Problems>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -80,7 +94,13 @@ impl Cluster {
     pub fn new(client: Client) -> Self {
         let pod = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
         let identity = pod.unwrap_or_else(|_| "holdfast".to_owned());
-        let inner = Inner { client, identity, kinds: kinds::Kinds::default() };
+        let inner = Inner {
+            client,
+            identity,
+            kinds: kinds::Kinds::default(),
+            members: members::MemberWatch::default(),
+            problems: Arc::default(),
+        };
         Self { inner: Arc::new(inner), leadership: Leadership::always() }
     }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kube::Api;
 use kube::runtime::watcher;
+use kube::{Api, Client};
 use serde_json::Value;
 
+use super::Kind;
 use super::raw::Raw;
 use super::request::chain;
-use super::{Cluster, Kind};
 use crate::retry::Backoff;
 
 /// What a watch tells.
@@ -38,47 +38,45 @@ pub(crate) struct Watched {
     pub labels: Option<String>,
 }
 
-impl Cluster {
-    /// Lists and watches until `tell` answers `false` or the future is dropped. Errors are logged and
-    /// tried again with backoff; kube's watcher resumes where it was, or lists anew after a 410.
-    pub(crate) async fn watch(&self, watched: Watched, mut tell: impl FnMut(Seen) -> bool + Send) {
-        let resource = watched.kind.api_resource();
-        let api: Api<Raw> = match &watched.namespace {
-            Some(namespace) => Api::namespaced_with(self.client().clone(), namespace, &resource),
-            None => Api::all_with(self.client().clone(), &resource),
-        };
-        let mut config = watcher::Config::default();
-        if let Some(labels) = &watched.labels {
-            config = config.labels(labels);
-        }
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        let stream = watcher(api, config);
-        futures::pin_mut!(stream);
-        while let Some(event) = stream.next().await {
-            let seen = match event {
-                Ok(watcher::Event::Init) => Seen::Restarted,
-                Ok(watcher::Event::InitApply(object)) => Seen::Listed(complete(object, &watched.kind)),
-                Ok(watcher::Event::InitDone) => Seen::Synced,
-                Ok(watcher::Event::Apply(object)) => Seen::Applied(complete(object, &watched.kind)),
-                Ok(watcher::Event::Delete(object)) => Seen::Deleted(complete(object, &watched.kind)),
-                Err(error) => {
-                    let delay = backoff.next_delay();
-                    // One broken watch is an everyday event; several in a row are not.
-                    if backoff.attempts() > 3 {
-                        tracing::warn!(kind = %watched.kind.gvk.group_kind(), error = chain(&error), "cannot watch");
-                    } else {
-                        tracing::debug!(kind = %watched.kind.gvk.group_kind(), error = chain(&error), "watch broken");
-                    }
-                    tokio::time::sleep(delay).await;
-                    continue;
+/// Lists and watches until `tell` answers `false` or the future is dropped. Errors are logged and
+/// tried again with backoff; kube's watcher resumes where it was, or lists anew after a 410.
+pub(crate) async fn watch(client: Client, watched: Watched, mut tell: impl FnMut(Seen) -> bool + Send) {
+    let resource = watched.kind.api_resource();
+    let api: Api<Raw> = match &watched.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let mut config = watcher::Config::default();
+    if let Some(labels) = &watched.labels {
+        config = config.labels(labels);
+    }
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    let stream = watcher(api, config);
+    futures::pin_mut!(stream);
+    while let Some(event) = stream.next().await {
+        let seen = match event {
+            Ok(watcher::Event::Init) => Seen::Restarted,
+            Ok(watcher::Event::InitApply(object)) => Seen::Listed(complete(object, &watched.kind)),
+            Ok(watcher::Event::InitDone) => Seen::Synced,
+            Ok(watcher::Event::Apply(object)) => Seen::Applied(complete(object, &watched.kind)),
+            Ok(watcher::Event::Delete(object)) => Seen::Deleted(complete(object, &watched.kind)),
+            Err(error) => {
+                let delay = backoff.next_delay();
+                // One broken watch is an everyday event; several in a row are not.
+                if backoff.attempts() > 3 {
+                    tracing::warn!(kind = %watched.kind.gvk.group_kind(), error = chain(&error), "cannot watch");
+                } else {
+                    tracing::debug!(kind = %watched.kind.gvk.group_kind(), error = chain(&error), "watch broken");
                 }
-            };
-            if !matches!(seen, Seen::Restarted) {
-                backoff.reset();
+                tokio::time::sleep(delay).await;
+                continue;
             }
-            if !tell(seen) {
-                return;
-            }
+        };
+        if !matches!(seen, Seen::Restarted) {
+            backoff.reset();
+        }
+        if !tell(seen) {
+            return;
         }
     }
 }
