@@ -1,86 +1,103 @@
 //! Executing a plan's writes, stage by stage.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use engine::object::{Object, ObjectRef};
-use engine::plan::{Plan, ShortDigest, StageName};
+use engine::plan::{Marks, Plan, ShortDigest, StageName};
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Cluster;
+use super::applyset::group_kinds;
 use super::door::CONCURRENT;
 use super::error::{Error, ObjectError};
 use super::request::{Call, Target};
 use super::writer::Writer;
+use crate::api::{Environment, GROUP};
 
 /// How long a new kind or namespace may take to become usable.
 const USABLE: Duration = Duration::from_secs(60);
 
-/// What was written.
-#[derive(Debug, Default)]
-pub struct ApplyReport {
-    /// Objects that were created or changed.
-    pub changed: Vec<ObjectRef>,
-    /// Objects that were sent but were as they should be already.
-    pub unchanged: Vec<ObjectRef>,
-    /// Objects that could not be written, sorted. Later stages are not begun when there is one.
-    pub errors: Vec<ObjectError>,
-}
-
-impl ApplyReport {
-    /// All errors in one text, a line for each object.
-    pub fn message(&self) -> String {
-        let lines: Vec<String> = self.errors.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    }
-
-    /// Whether the agent lost the right to write in between.
-    pub fn lost_leadership(&self) -> bool {
-        self.errors.iter().any(|error| error.error.is_lost_leadership())
-    }
-}
-
 impl Cluster {
-    /// Executes the writes of a plan. `owned` is what the door's dry runs said; objects that are not in
-    /// it are dry-run now. Repeating it does no harm.
+    /// Executes the writes of a plan over `objects`, which are all that is wanted; the answer is how many
+    /// objects that created or changed. `owned` is what [`Cluster::check`] said; objects that are not in it
+    /// are dry-run now unless they only go back to what was written before. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// The objects that could not be written, sorted. Later stages are not begun when there is one.
     pub async fn apply(
         &self,
-        writer: &Writer,
+        environment: &Environment,
+        marks: &Marks,
+        objects: &[Object],
         plan: &Plan,
-        bundle: &[Object],
         owned: &HashMap<ObjectRef, ShortDigest>,
-    ) -> ApplyReport {
-        let mut report = ApplyReport::default();
+    ) -> Result<u32, Vec<ObjectError>> {
+        let writer = &Writer::new(environment, marks);
+        self.mark(environment, marks, objects).await.map_err(|error| vec![error])?;
+        let mut changed = 0;
         for (i, stage) in plan.stages.iter().enumerate() {
-            let objects =
-                stage.writes.iter().filter_map(|write| Some((&write.object, bundle.get(write.index)?)));
-            let writes = futures::stream::iter(objects.map(|(key, object)| async move {
+            let writes =
+                stage.writes.iter().filter_map(|write| Some((&write.object, objects.get(write.index)?)));
+            let writes = futures::stream::iter(writes.map(|(key, object)| async move {
                 (key, object, self.write(writer, object, self.stamped(key, object, owned)).await)
             }));
             let mut results = writes.buffer_unordered(CONCURRENT);
             let mut written = Vec::new();
+            let mut errors = Vec::new();
             while let Some((key, object, result)) = results.next().await {
                 match result {
-                    Ok(true) => report.changed.push(key.clone()),
-                    Ok(false) => report.unchanged.push(key.clone()),
-                    Err(error) => report.errors.push(ObjectError { object: key.clone(), error }),
+                    Ok(news) => changed += u32::from(news),
+                    Err(error) => errors.push(ObjectError { object: key.clone(), error }),
                 }
                 written.push(object);
             }
             drop(results);
-            let more = i + 1 < plan.stages.len();
-            if report.errors.is_empty() && stage.name == StageName::Definitions {
-                report.errors.extend(self.usable(&written, more).await);
+            let needed = i + 1 < plan.stages.len();
+            if errors.is_empty() && stage.name == StageName::Definitions {
+                errors.extend(self.usable(&written, needed).await);
             }
-            if !report.errors.is_empty() {
-                break;
+            if !errors.is_empty() {
+                errors.sort_by(|a, b| a.object.cmp(&b.object));
+                return Err(errors);
             }
         }
-        report.changed.sort();
-        report.errors.sort_by(|a, b| a.object.cmp(&b.object));
-        report
+        Ok(changed)
+    }
+
+    /// Marks the Environment as the parent of what is wanted and of what is still there, before the first
+    /// write: an agent that starts in between has to look for both.
+    async fn mark(
+        &self,
+        environment: &Environment,
+        marks: &Marks,
+        objects: &[Object],
+    ) -> Result<(), ObjectError> {
+        let wanted = objects.iter().map(Object::object_ref);
+        let there = self.members_of(marks).into_iter().map(|live| live.object);
+        let (mut kinds, mut namespaces) = (BTreeSet::new(), BTreeSet::new());
+        for object in wanted.chain(there) {
+            kinds.insert(object.group_kind());
+            namespaces.extend(object.namespace);
+        }
+        // Members of kinds that are not watched yet cannot be told from none at all.
+        let marked = group_kinds(environment);
+        kinds.extend(
+            self.members(|index| {
+                marked.into_iter().filter(|kind| !index.is_synced(kind)).collect::<Vec<_>>()
+            }),
+        );
+        self.mark_parent(environment, &kinds, &namespaces).await.map_err(|error| ObjectError {
+            object: ObjectRef {
+                group: GROUP.to_owned(),
+                kind: "Environment".to_owned(),
+                namespace: Some(environment.namespace().to_owned()),
+                name: environment.name().to_owned(),
+            },
+            error,
+        })
     }
 
     /// The fields that the environment will own, if that is known without asking: the door asked, or what

@@ -78,25 +78,26 @@ impl Drop for PodWatch {
 }
 
 impl Cluster {
-    /// How ready these objects are. `canary` are the Deployments that are held at so many new pods.
-    pub fn health(
+    /// How ready the objects of a bundle are. `canaries` are the Deployments that are held at `pods` new
+    /// pods.
+    pub fn health<'a>(
         &self,
-        wanted: &[ObjectRef],
-        digest: Option<Digest>,
-        canary: Option<(u32, &BTreeSet<ObjectRef>)>,
+        digest: &Digest,
+        wanted: impl IntoIterator<Item = &'a ObjectRef>,
+        canaries: &[ObjectRef],
+        pods: u32,
     ) -> HealthSummary {
-        let mut summary = HealthSummary { digest, ..HealthSummary::default() };
+        let wanted: Vec<&ObjectRef> = wanted.into_iter().collect();
+        let mut summary = HealthSummary { digest: Some(*digest), ..HealthSummary::default() };
         let states: Vec<Health> = self.members(|index| {
             let state = |object: &ObjectRef| match index.get(object) {
                 None => Health::progressing("Missing", "it is not there (yet)"),
-                Some(member) => match canary {
-                    Some((pods, held)) if held.contains(object) => member.canary_health(pods),
-                    _ => member.health.clone(),
-                },
+                Some(member) if canaries.contains(object) => member.canary_health(pods),
+                Some(member) => member.health.clone(),
             };
-            wanted.iter().map(state).collect()
+            wanted.iter().copied().map(state).collect()
         });
-        for (object, state) in wanted.iter().zip(states) {
+        for (object, state) in wanted.into_iter().zip(states) {
             summary.total += 1;
             match with_problem(state, self.inner.problems.get(object)) {
                 Health::Ready => summary.ready += 1,

@@ -32,9 +32,7 @@ use http::{HeaderValue, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-pub use apply::ApplyReport;
 pub use applyset::group_kinds;
-pub use door::Checked;
 pub use environments::EnvironmentEvent;
 pub use error::{Error, FieldOwner, ObjectError};
 pub use events::EnvironmentNotice;
@@ -44,9 +42,7 @@ pub use kinds::Kind;
 pub use lease::{Election, Leadership, LeaseTimes};
 pub use members::Subscription;
 pub use pods::{Pod, PodSets};
-pub use prune::PruneReport;
 pub use status::StatusWriter;
-pub use writer::Writer;
 
 /// A cluster.
 #[derive(Debug, Clone)]

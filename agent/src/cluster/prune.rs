@@ -1,6 +1,5 @@
 //! Deleting what an environment no longer wants.
 
-use engine::object::ObjectRef;
 use engine::plan::{Deletion, PART_OF};
 use serde_json::{Value, json};
 
@@ -8,42 +7,35 @@ use super::Cluster;
 use super::error::{Error, ObjectError};
 use super::request::{Call, Target};
 use super::writer::Writer;
+use crate::api::Environment;
 
 /// How often a deletion that met another write is repeated.
 const ROUNDS: usize = 5;
 
-/// What was deleted.
-#[derive(Debug, Default)]
-pub struct PruneReport {
-    /// Objects that are gone, or going.
-    pub deleted: Vec<ObjectRef>,
-    /// Objects that stay, each with the reason.
-    pub kept: Vec<String>,
-    /// Objects that could not be deleted.
-    pub errors: Vec<ObjectError>,
-}
-
-impl PruneReport {
-    /// All errors in one text, a line for each object.
-    pub fn message(&self) -> String {
-        let lines: Vec<String> = self.errors.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    }
-}
-
 impl Cluster {
-    /// Executes deletions, one after the other. What is gone already counts as deleted; what was made
-    /// anew or belongs to somebody else by now is kept. Repeating it does no harm.
-    pub async fn prune(&self, writer: &Writer, deletions: &[Deletion]) -> PruneReport {
-        let mut report = PruneReport::default();
+    /// Executes deletions, one after the other; the answer is how many objects are gone, or going. What
+    /// was made anew or belongs to somebody else by now is kept. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// The objects that could not be deleted.
+    pub async fn prune(
+        &self,
+        environment: &Environment,
+        deletions: &[Deletion],
+    ) -> Result<u32, Vec<ObjectError>> {
+        let writer = Writer::of(environment);
+        let mut deleted = 0;
+        let mut errors = Vec::new();
         for deletion in deletions {
-            match self.delete(writer, deletion).await {
-                Ok(None) => report.deleted.push(deletion.object.clone()),
-                Ok(Some(reason)) => report.kept.push(format!("{}: {reason}", deletion.object)),
-                Err(error) => report.errors.push(ObjectError { object: deletion.object.clone(), error }),
+            match self.delete(&writer, deletion).await {
+                Ok(None) => deleted += 1,
+                Ok(Some(reason)) => {
+                    tracing::info!(environment = %environment.key(), object = %deletion.object, reason, "kept");
+                }
+                Err(error) => errors.push(ObjectError { object: deletion.object.clone(), error }),
             }
         }
-        report
+        if errors.is_empty() { Ok(deleted) } else { Err(errors) }
     }
 
     /// Deletes an object; the answer is why it was kept, if it was.
@@ -118,7 +110,7 @@ fn judge(current: &Value, writer: &Writer, deletion: &Deletion) -> Again {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Environment;
+    use engine::object::ObjectRef;
 
     #[test]
     fn a_changed_object_is_looked_at_before_it_is_deleted() {

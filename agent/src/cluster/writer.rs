@@ -1,9 +1,15 @@
 //! In whose name an environment writes, and one server-side apply.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use engine::object::{Object, ObjectRef};
 use engine::plan::{Marks, ShortDigest, owned_fields, stamp};
 use serde_json::Value;
 
+use super::environments::environment_kind;
 use super::error::{Error, FieldOwner};
 use super::leave::leave_fields;
 use super::request::{Call, Target};
@@ -24,11 +30,12 @@ pub struct Writer {
 impl Writer {
     /// The writer of an Environment.
     pub fn of(environment: &Environment) -> Self {
-        Self {
-            marks: environment.marks(),
-            user: environment.impersonated(),
-            conflicts: environment.spec.conflicts,
-        }
+        Self::new(environment, &environment.marks())
+    }
+
+    /// The writer of an Environment whose marks are at hand.
+    pub fn new(environment: &Environment, marks: &Marks) -> Self {
+        Self { marks: marks.clone(), user: environment.impersonated(), conflicts: environment.spec.conflicts }
     }
 }
 
@@ -94,39 +101,45 @@ impl Cluster {
     }
 
     /// The object's kind.
-    pub(crate) async fn kind_of(&self, object: &Object) -> Result<std::sync::Arc<Kind>, Error> {
+    pub(crate) async fn kind_of(&self, object: &Object) -> Result<Arc<Kind>, Error> {
         let gvk = object.gvk();
         self.kind(&gvk).await?.ok_or(Error::UnknownKind(gvk))
     }
 
-    /// Puts every object where its kind belongs: namespaced objects without a namespace into `default`,
-    /// cluster-wide ones out of any. Objects of unknown kinds stay as they are. The bundle's own
-    /// CustomResourceDefinitions count as known.
+    /// The data of a Secret; the values must not reach logs or messages.
     ///
     /// # Errors
-    /// When the API server cannot be asked for its kinds.
-    pub async fn place(&self, objects: &mut [Object], default: &str) -> Result<(), Error> {
-        let gvks: Vec<_> = objects.iter().map(Object::gvk).collect();
-        let kinds = self.kinds_of(&gvks).await?;
-        let brought = super::door::brought_kinds(objects);
-        for (object, gvk) in objects.iter_mut().zip(&gvks) {
-            let namespaced = kinds
-                .get(gvk)
-                .map(|kind| kind.namespaced)
-                .or_else(|| brought.get(&gvk.group_kind()).copied());
-            match namespaced {
-                Some(true) if object.namespace().is_none() => object.set_namespace(default),
-                Some(false) if object.namespace().is_some() => {
-                    let mut value = object.value().clone();
-                    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-                        metadata.shift_remove("namespace");
-                    }
-                    *object = Object::new(value)?;
-                }
-                _ => {}
-            }
+    /// [`Error::NotFound`] when it does not exist.
+    pub async fn secret(&self, namespace: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+        let kind = Kind::known("v1", "Secret", "secrets");
+        let secret = self.call(Call::get(Target::object(&kind, Some(namespace), name))).await?;
+        let data = secret["data"].as_object();
+        let entries = data.into_iter().flatten().map(|(key, value)| {
+            let decoded = value.as_str().and_then(|text| STANDARD.decode(text).ok());
+            decoded.map(|bytes| (key.clone(), bytes)).ok_or_else(|| Error::Malformed {
+                what: format!("Secret {namespace}/{name}"),
+                message: format!("the value of {key} is not base64"),
+            })
+        });
+        entries.collect()
+    }
+
+    /// Reads an Environment, or nothing if it does not exist.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or the object cannot be read.
+    pub async fn environment(&self, namespace: &str, name: &str) -> Result<Option<Arc<Environment>>, Error> {
+        let kind = environment_kind();
+        match self.call(Call::get(Target::object(&kind, Some(namespace), name))).await {
+            Ok(value) => serde_json::from_value(value)
+                .map(|environment| Some(Arc::new(environment)))
+                .map_err(|error| Error::Malformed {
+                    what: format!("Environment {namespace}/{name}"),
+                    message: error.to_string(),
+                }),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     /// Reads an object, or nothing if it does not exist.
