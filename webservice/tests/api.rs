@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::Connection;
 use support::postgres::Postgres;
 use support::{ShopClient, config, start};
 use webservice::{Database, ENDPOINTS};
@@ -45,6 +46,29 @@ async fn the_api_works_on_postgresql() {
             .await
             .unwrap();
     assert_eq!((price.as_str(), kind.as_str()), ("12500.00", "numeric"));
+}
+
+#[tokio::test]
+async fn after_a_rollback_an_older_shop_starts_on_a_newer_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shop.db");
+    let (shop, _) = start(config(Database::SqliteFile(path.clone()))).await;
+    close(shop).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut newer = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql(
+        "ALTER TABLE products ADD COLUMN weight_grams INTEGER;
+         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'weights', TRUE, x'00', 0);",
+    )
+    .execute(&mut newer)
+    .await
+    .unwrap();
+    newer.close().await.unwrap();
+    let (shop, client) = start(config(Database::SqliteFile(path))).await;
+    let wish = json!({ "items": [{ "productId": 1, "quantity": 1 }] });
+    assert_eq!(client.order(wish, &[]).await.status, StatusCode::CREATED);
+    close(shop).await;
 }
 
 /// Everything that must hold whatever the database.
