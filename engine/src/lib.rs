@@ -10,4 +10,5 @@ pub mod health;
 pub mod message;
 pub mod object;
 pub mod plan;
+pub mod policy;
 pub mod rollout;

@@ -1,5 +1,7 @@
 //! The repository's own policies, each against the examples beside it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -371,7 +371,8 @@ mod tests {
         let scrape = |ratio: Option<Ratio>, quantile: Option<Quantile>| {
             Query::Scrape(ScrapeQuery { port: 80, path: "/metrics".into(), ratio, quantile })
         };
-        let cases: [(&str, Box<dyn Fn(&mut Gate)>); 9] = [
+        type Change = Box<dyn Fn(&mut Gate)>;
+        let cases: [(&str, Change); 9] = [
             ("set max or min", Box::new(|g| g.max = None)),
             ("finite", Box::new(|g| g.max = Some(f64::NAN))),
             ("min is above max", Box::new(|g| g.min = Some(2.0))),
