@@ -2,7 +2,10 @@
 
 pub mod api;
 pub mod cluster;
+pub mod measure;
 pub mod retry;
 pub mod secret;
+pub mod slack;
 pub mod source;
+pub mod telemetry;
 pub mod tls;
