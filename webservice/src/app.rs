@@ -71,10 +71,9 @@ impl App {
 /// Logs a database failure and gives the client's version of it: busy and unreachable pass, the rest is ours.
 pub fn store_problem(error: &StoreError) -> Problem {
     tracing::error!(%error, "the database failed");
-    match error {
-        StoreError::Database(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => {
-            Problem::unavailable("the database does not answer; try again shortly")
-        }
-        _ => Problem::internal(),
+    if error.is_passing() {
+        Problem::unavailable("the database does not answer; try again shortly")
+    } else {
+        Problem::internal()
     }
 }

@@ -45,6 +45,28 @@ pub enum StoreError {
     Unreadable(&'static str),
 }
 
+impl StoreError {
+    /// Whether trying again shortly may help: the database is busy, full, restarting or out of reach.
+    pub fn is_passing(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        match error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing_code(&code)),
+            _ => false,
+        }
+    }
+}
+
+/// SQLite's numbers (5 busy, 6 locked, in the lowest byte) and PostgreSQL's five characters: classes 08
+/// connection, 40 transaction rollback, 53 resources, and lock, statement and shutdown timeouts.
+fn is_passing_code(code: &str) -> bool {
+    if code.len() == 5 {
+        let class = ["08", "40", "53"].iter().any(|class| code.starts_with(class));
+        return class || ["55P03", "57014", "57P01", "57P02", "57P03"].contains(&code);
+    }
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
 /// Why an order was not placed. Nothing was changed in any of these cases.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -212,4 +234,19 @@ fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
 /// Whether a query failed because a unique value exists already.
 fn is_duplicate(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        for code in ["5", "6", "261", "517", "08006", "40001", "40P01", "53300", "55P03", "57014", "57P03"] {
+            assert!(is_passing_code(code), "{code}");
+        }
+        for code in ["1", "19", "2067", "23505", "42P01", "57000", "", "x"] {
+            assert!(!is_passing_code(code), "{code}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{Connection, Row};
+use tokio::sync::Mutex;
 
 use super::{ACQUIRE_TIMEOUT, PlaceError, Placed, StoreError, catalogue, is_duplicate, migrator};
 use crate::order::{MAX_TOTAL_MINOR, NewOrder, Order, OrderItem};
@@ -32,6 +33,9 @@ const FILE_CONNECTIONS: u32 = 4;
 #[derive(Debug)]
 pub struct SqliteStore {
     pool: SqlitePool,
+    // Taken before writing: of all connections at most one then waits for the file's write lock, and reads
+    // and readiness never queue behind buyers.
+    writer: Mutex<()>,
 }
 
 impl SqliteStore {
@@ -62,7 +66,7 @@ impl SqliteStore {
             ),
         };
         let pool = pool.connect_with(options).await?;
-        let store = Self { pool };
+        let store = Self { pool, writer: Mutex::new(()) };
         migrator(MIGRATIONS).run(&store.pool).await?;
         if seed {
             store.seed().await?;
@@ -163,6 +167,7 @@ impl SqliteStore {
     }
 
     async fn insert(&self, order: &NewOrder) -> Result<Order, PlaceError> {
+        let _turn = self.writer.lock().await;
         // IMMEDIATE takes the write lock at once: a transaction that starts by reading and then wants to
         // write fails instead of waiting when another has written in between.
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
