@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use engine::object::{Object, ObjectRef};
+use engine::object::{GroupVersionKind, Object, ObjectRef};
 use engine::plan::{Marks, Plan, ShortDigest, StageName};
 use futures::StreamExt;
 use serde_json::Value;
@@ -135,6 +135,8 @@ impl Cluster {
             answer = self.apply_one(writer, &kind, object, Some(actual), false).await?;
         }
         self.remember(&answer.value);
+        // A kind that this bundle brought could not be watched before.
+        self.watch_kinds([kind]);
         Ok(before.as_deref() != answer.value["metadata"]["resourceVersion"].as_str())
     }
 
@@ -153,12 +155,23 @@ impl Cluster {
         errors
     }
 
+    /// Whether discovery has the kinds of a CustomResourceDefinition: that comes a moment after it is
+    /// established.
+    async fn is_served(&self, definition: &Value) -> Result<bool, Error> {
+        for gvk in served(definition) {
+            if self.kind(&gvk).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     async fn wait_usable(&self, object: &Object, deadline: Instant) -> Result<(), Error> {
         let kind = self.kind_of(object).await?;
         let mut pause = Duration::from_millis(20);
         loop {
             let value = self.call(Call::get(Target::object(&kind, None, object.name()))).await?;
-            if is_usable(&value) {
+            if is_usable(&value) && self.is_served(&value).await? {
                 return Ok(());
             }
             if Instant::now() + pause > deadline {
@@ -173,6 +186,20 @@ impl Cluster {
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
+}
+
+/// The kinds that a CustomResourceDefinition serves; none for anything else.
+fn served(definition: &Value) -> impl Iterator<Item = GroupVersionKind> {
+    let spec = &definition["spec"];
+    let versions =
+        spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true);
+    versions.filter_map(|version| {
+        Some(GroupVersionKind {
+            group: spec["group"].as_str()?.to_owned(),
+            version: version["name"].as_str()?.to_owned(),
+            kind: spec["names"]["kind"].as_str()?.to_owned(),
+        })
+    })
 }
 
 /// A namespace that is not being deleted, or a definition whose kind is served.

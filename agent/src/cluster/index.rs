@@ -41,8 +41,8 @@ impl Member {
 /// Why somebody should look at a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChangeKind {
-    /// It is new in the index, as it should be.
-    Appeared,
+    /// It is new, or was written anew, and is as it was written.
+    Written,
     /// Its readiness changed, or what keeps its pods from running.
     HealthChanged,
     /// A field that the environment owns was changed by somebody else.
@@ -166,11 +166,13 @@ impl Members {
             Some(before) if !moved => {
                 if drifted && before.live != member.live && !same_but_version(&before.live, &member.live) {
                     changes.push(change(ChangeKind::Drifted));
+                } else if before.live.stamp != member.live.stamp && !drifted {
+                    changes.push(change(ChangeKind::Written));
                 } else if before.health != member.health || before.deployment != member.deployment {
                     changes.push(change(ChangeKind::HealthChanged));
                 }
             }
-            _ => changes.push(change(if drifted { ChangeKind::Drifted } else { ChangeKind::Appeared })),
+            _ => changes.push(change(if drifted { ChangeKind::Drifted } else { ChangeKind::Written })),
         }
         if moved {
             changes.extend(self.remove(&object));
@@ -320,12 +322,12 @@ mod tests {
 
     #[test]
     fn each_event_tells_what_it_means() {
-        use ChangeKind::{Appeared, Deleted, Drifted};
+        use ChangeKind::{Deleted, Drifted, Written};
         let kind = GroupKind::new("", "ConfigMap");
         let reborn = with(config(9, "x", "x"), "/metadata/uid", json!("u2"));
         let table: [(&str, Seen, &[ChangeKind]); 14] = [
             ("a list begins", Seen::Restarted, &[]),
-            ("a member", Seen::Listed(config(1, "x", "x")), &[Appeared]),
+            ("a member", Seen::Listed(config(1, "x", "x")), &[Written]),
             ("the list ends", Seen::Synced, &[]),
             ("only the version moved", Seen::Applied(config(2, "x", "x")), &[]),
             ("a field was taken", Seen::Applied(config(3, "y", "x")), &[Drifted]),
@@ -343,7 +345,7 @@ mod tests {
             (
                 "another is there now",
                 Seen::Listed(with(config(10, "x", "x"), "/metadata/name", json!("b"))),
-                &[Appeared],
+                &[Written],
             ),
             ("the first is not", Seen::Synced, &[Deleted]),
         ];

@@ -21,6 +21,8 @@ pub struct Kind {
     pub plural: String,
     /// Whether its objects live in namespaces.
     pub namespaced: bool,
+    /// Whether its objects can be listed and watched. Reviews, for one, cannot.
+    pub watchable: bool,
 }
 
 impl Kind {
@@ -212,5 +214,7 @@ fn parse_resource(group: &str, version: &str, resource: &Value) -> Option<(Strin
     let gvk =
         GroupVersionKind { group: group.to_owned(), version: version.to_owned(), kind: kind.to_owned() };
     let namespaced = resource["namespaced"].as_bool().unwrap_or(false);
-    Some((kind.to_owned(), Arc::new(Kind { gvk, plural: plural.to_owned(), namespaced })))
+    let verbs = resource["verbs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let watchable = ["list", "watch"].iter().all(|verb| verbs.iter().any(|have| have == verb));
+    Some((kind.to_owned(), Arc::new(Kind { gvk, plural: plural.to_owned(), namespaced, watchable })))
 }

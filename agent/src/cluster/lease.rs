@@ -157,8 +157,9 @@ impl Election {
         tokio::pin!(stop);
         loop {
             let round = async {
-                // An attempt that takes longer than the deadline is worth nothing.
-                let attempt = tokio::time::timeout(self.times.renew_deadline, self.attempt(&cluster)).await;
+                // One attempt that hangs must leave time for another before the deadline.
+                let attempt =
+                    tokio::time::timeout(self.times.renew_deadline / 2, self.attempt(&cluster)).await;
                 match attempt {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be read or written"),
@@ -184,7 +185,7 @@ impl Election {
         let began = Instant::now();
         let kind = lease_kind();
         let target = Target::object(&kind, Some(&self.namespace), &self.name);
-        let lease = match cluster.call(Call::get(target)).await {
+        let lease = match cluster.call(Call::get(target).urgent()).await {
             Ok(lease) => lease,
             Err(Error::NotFound { .. }) => {
                 let created = self.write(cluster, None).await;
@@ -257,20 +258,20 @@ impl Election {
                 Call::create(Target::collection(&kind, Some(&self.namespace)), &lease)
             }
         };
-        cluster.call(call.unguarded()).await
+        cluster.call(call.urgent()).await
     }
 
     async fn release(&self, cluster: &Cluster) -> Result<(), Error> {
         let kind = lease_kind();
         let target = Target::object(&kind, Some(&self.namespace), &self.name);
-        let mut lease = cluster.call(Call::get(target)).await?;
+        let mut lease = cluster.call(Call::get(target).urgent()).await?;
         if lease["spec"]["holderIdentity"].as_str() != Some(&self.identity) {
             return Ok(());
         }
         lease["spec"]["holderIdentity"] = json!("");
         lease["spec"]["leaseDurationSeconds"] = json!(1);
         lease["spec"]["renewTime"] = json!(micro_time());
-        cluster.call(Call::update(target, &lease).unguarded()).await.map(drop)
+        cluster.call(Call::update(target, &lease).urgent()).await.map(drop)
     }
 }
 

@@ -100,7 +100,7 @@ impl Cluster {
         let mut watches = locked(&members.watches);
         for kind in kinds {
             let group_kind = kind.gvk.group_kind();
-            if watches.contains_key(&group_kind) {
+            if !kind.watchable || watches.contains_key(&group_kind) {
                 continue;
             }
             let shared = members.shared.clone();
@@ -210,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_gets_the_last_word_on_each_object() {
-        use ChangeKind::{Appeared, Deleted, Drifted, HealthChanged};
+        use ChangeKind::{Deleted, Drifted, HealthChanged, Written};
         let shared = Shared::default();
         let mailbox = Arc::new(Mailbox::default());
         locked(&shared.readers).insert("set".into(), vec![Arc::downgrade(&mailbox)]);
@@ -219,11 +219,11 @@ mod tests {
             change("a", Drifted),
             change("a", HealthChanged),
             change("b", Deleted),
-            change("b", Appeared),
+            change("b", Written),
         ]);
         let told: Vec<_> =
             subscription.next().await.into_iter().map(|(object, kind)| (object.name, kind)).collect();
-        assert_eq!(told, [("a".to_owned(), Drifted), ("b".to_owned(), Appeared)]);
+        assert_eq!(told, [("a".to_owned(), Drifted), ("b".to_owned(), Written)]);
         drop(subscription);
         shared.tell(vec![change("a", Drifted)]);
         assert!(locked(&shared.readers).is_empty());

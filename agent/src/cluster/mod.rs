@@ -31,6 +31,7 @@ use engine::object::GroupVersionKind;
 use http::{HeaderValue, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::sync::Semaphore;
 
 pub use applyset::group_kinds;
 pub use environments::EnvironmentEvent;
@@ -44,6 +45,9 @@ pub use members::Subscription;
 pub use pods::{Pod, PodSets};
 pub use status::StatusWriter;
 
+/// How many requests of all environments together are under way at most: each needs a connection.
+const REQUESTS: usize = 64;
+
 /// A cluster.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -53,6 +57,8 @@ pub struct Cluster {
 
 struct Inner {
     client: Client,
+    /// How many requests may be under way; watches do not count.
+    requests: Semaphore,
     identity: String,
     kinds: kinds::Kinds,
     members: members::MemberWatch,
@@ -72,6 +78,7 @@ impl Kind {
             gvk: GroupVersionKind::from_api_version(api_version, kind),
             plural: plural.to_owned(),
             namespaced: true,
+            watchable: true,
         }
     }
 }
@@ -92,6 +99,7 @@ impl Cluster {
         let identity = pod.unwrap_or_else(|_| "holdfast".to_owned());
         let inner = Inner {
             client,
+            requests: Semaphore::new(REQUESTS),
             identity,
             kinds: kinds::Kinds::default(),
             members: members::MemberWatch::default(),

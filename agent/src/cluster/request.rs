@@ -94,6 +94,7 @@ pub(crate) struct Call<'a> {
     body: Vec<u8>,
     user: Option<&'a str>,
     guarded: bool,
+    queued: bool,
 }
 
 impl<'a> Call<'a> {
@@ -108,6 +109,7 @@ impl<'a> Call<'a> {
             body: Vec::new(),
             user: None,
             guarded: false,
+            queued: true,
         }
     }
 
@@ -178,9 +180,10 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Sends a write without asking who leads: for the lease itself.
-    pub fn unguarded(mut self) -> Self {
+    /// Sends it before others and without asking who leads: for the lease itself.
+    pub fn urgent(mut self) -> Self {
         self.guarded = false;
+        self.queued = false;
         self
     }
 
@@ -219,6 +222,8 @@ impl Cluster {
     pub(crate) async fn call(&self, call: Call<'_>) -> Result<Value, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
+            // The lease does not queue: whoever waits too long for it loses it.
+            let permit = if call.queued { self.inner.requests.acquire().await.ok() } else { None };
             let timeout = if call.guarded {
                 self.leadership().time_to_write().ok_or(Error::NotLeader)?.min(TIMEOUT)
             } else {
@@ -241,6 +246,7 @@ impl Cluster {
                             message,
                         });
                     }
+                    drop(permit);
                     tracing::debug!(verb = call.verb, what = call.target.what(), message, "trying again");
                     tokio::time::sleep(wait.map_or(delay, |wait| wait.min(LONGEST_WAIT).max(delay))).await;
                 }
@@ -391,6 +397,7 @@ mod tests {
             gvk: GroupVersionKind::from_api_version("apps/v1", "Deployment"),
             plural: "deployments".into(),
             namespaced: true,
+            watchable: true,
         }
     }
 
