@@ -5,6 +5,7 @@
 //! [`object`] → kustomize → policy → plan → health → gate → rollout → audit → message. A module imports
 //! from those before it, never back.
 
+pub mod audit;
 pub mod gate;
 pub mod health;
 pub mod message;

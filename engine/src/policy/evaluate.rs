@@ -24,7 +24,7 @@ pub enum Action {
 }
 
 /// A rule that an object breaks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// Name of the policy.
     pub policy: String,
