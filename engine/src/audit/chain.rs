@@ -1,28 +1,15 @@
 //! Checking a chain of records.
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use super::record::{FORMAT, Record, Tip};
+use jiff::Timestamp;
+
+use super::record::{Record, Tip};
 use crate::object::Digest;
 
-/// The largest record that is read, in bytes.
-pub const MAX_RECORD: usize = 4 << 20;
-
-/// The newest record that is known from elsewhere: from the Environment's status, or from a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Anchor {
-    /// Its number.
-    pub sequence: u64,
-    /// Its digest.
-    pub digest: Digest,
-}
-
-impl From<&Tip> for Anchor {
-    fn from(tip: &Tip) -> Self {
-        Self { sequence: tip.sequence, digest: tip.digest }
-    }
-}
+/// Number and digest of the newest record that is known from elsewhere: from the Environment's status, or
+/// from a backup.
+pub type Anchor = (u64, Digest);
 
 /// A chain in which nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +21,22 @@ pub struct Verified {
     /// Whether the chain was compared with an anchor. Without one, records that were taken off the end
     /// cannot be noticed, nor a chain that was written anew as a whole.
     pub anchored: bool,
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(tip) = &self.tip else { return f.write_str("there are no records") };
+        let records = if self.records == 1 { "record" } else { "records" };
+        write!(
+            f,
+            "{} {records}, nothing was changed; the newest is record {} of {}",
+            self.records, tip.sequence, tip.at
+        )?;
+        if !self.anchored {
+            f.write_str(". Without an anchor, records that were cut off the end cannot be noticed")?;
+        }
+        Ok(())
+    }
 }
 
 /// A chain that is not as it was written.
@@ -114,15 +117,16 @@ where
 {
     let mut before: Option<(Tip, String)> = None;
     let mut count = 0;
-    let mut anchored = anchor.is_none_or(|anchor| anchor.sequence == 0);
+    let mut anchored = anchor.is_none_or(|(sequence, _)| sequence == 0);
     for (commit, bytes) in records {
         let bytes = bytes.as_ref();
-        let record = read(&commit, bytes)?;
+        let record = Record::from_stored(bytes)
+            .map_err(|message| ChainError::Unreadable { commit: commit.clone(), message })?;
         // The digest is taken over what is stored: nothing is lost by reading and writing again.
         let digest = Digest::of_bytes(bytes);
         follows(&commit, &record, digest, before.as_ref())?;
-        if let Some(anchor) = anchor.filter(|anchor| anchor.sequence == record.sequence) {
-            if anchor.digest != digest {
+        if let Some((_, wanted)) = anchor.filter(|(sequence, _)| *sequence == record.sequence) {
+            if wanted != digest {
                 return Err(ChainError::Rewritten { sequence: record.sequence });
             }
             anchored = true;
@@ -133,23 +137,11 @@ where
     }
     let tip = before.map(|(tip, _)| tip);
     match anchor {
-        Some(anchor) if !anchored => {
-            Err(ChainError::Truncated { last: tip.map_or(0, |tip| tip.sequence), anchored: anchor.sequence })
+        Some((sequence, _)) if !anchored => {
+            Err(ChainError::Truncated { last: tip.map_or(0, |tip| tip.sequence), anchored: sequence })
         }
         anchor => Ok(Verified { records: count, tip, anchored: anchor.is_some() }),
     }
-}
-
-fn read(commit: &str, bytes: &[u8]) -> Result<Record, ChainError> {
-    let unreadable = |message: String| ChainError::Unreadable { commit: commit.to_owned(), message };
-    if bytes.len() > MAX_RECORD {
-        return Err(unreadable(format!("it has {} bytes, at most {MAX_RECORD} are read", bytes.len())));
-    }
-    let record: Record = serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?;
-    if record.format != FORMAT {
-        return Err(unreadable(format!("its format is {:?}, not {FORMAT:?}", record.format)));
-    }
-    Ok(record)
 }
 
 fn follows(

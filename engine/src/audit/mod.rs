@@ -8,8 +8,8 @@ mod chain;
 mod record;
 mod text;
 
-pub use chain::{Anchor, ChainError, MAX_RECORD, Verified, verify};
-pub use record::{Context, FORMAT, PolicyEvidence, Record, Tip};
+pub use chain::{Anchor, ChainError, Verified, verify};
+pub use record::{Context, FORMAT, MAX_RECORD, PolicyEvidence, Record, Tip};
 pub use text::{commit_message, note_line};
 
 #[cfg(test)]

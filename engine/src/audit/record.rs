@@ -4,10 +4,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Anchor;
 use crate::gate::GateReport;
 use crate::object::{Digest, canonical_json};
 use crate::policy::Violation;
 use crate::rollout::{Phase, Reason, Release, Transition};
+
+/// The largest record that is read, in bytes.
+pub const MAX_RECORD: usize = 4 << 20;
 
 /// The name of the form that records have.
 pub const FORMAT: &str = "holdfast.dev/audit/v1";
@@ -85,6 +89,21 @@ pub struct Tip {
 }
 
 impl Tip {
+    /// The tip that a stored record is.
+    ///
+    /// # Errors
+    /// A sentence, when it is not a record.
+    pub fn of_stored(bytes: &[u8]) -> Result<Self, String> {
+        let record = Record::from_stored(bytes)?;
+        // What is stored counts, not what writing it again would give.
+        Ok(Self { digest: Digest::of_bytes(bytes), ..record.tip() })
+    }
+
+    /// Number and digest, to check the chain with later.
+    pub fn anchor(&self) -> Anchor {
+        (self.sequence, self.digest)
+    }
+
     /// Whether a transition is in the chain already.
     ///
     /// Numbers alone do not tell: they begin anew when the Environment was deleted and made again.
@@ -124,6 +143,21 @@ impl Record {
             gates: transition.gates.clone(),
             agent_version: context.agent_version.clone(),
         })
+    }
+
+    /// Reads a stored record.
+    ///
+    /// # Errors
+    /// A sentence, when it is not a record.
+    pub fn from_stored(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > MAX_RECORD {
+            return Err(format!("it has {} bytes, at most {MAX_RECORD} are read", bytes.len()));
+        }
+        let record: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if record.format != FORMAT {
+            return Err(format!("its format is {:?}, not {FORMAT:?}", record.format));
+        }
+        Ok(record)
     }
 
     /// The record as it is stored: canonical JSON and a line break.

@@ -92,11 +92,12 @@ fn edited(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 #[test]
 fn a_chain_that_nobody_touched_is_good() {
     let (records, tip) = chain();
-    let verified = verify(records.clone(), Some(Anchor::from(&tip))).unwrap();
-    assert_eq!((verified.records, verified.tip, verified.anchored), (4, Some(tip.clone()), true));
-    assert!(!verify(records.clone(), None).unwrap().anchored);
+    let verified = verify(records.clone(), Some(tip.anchor())).unwrap();
+    assert_eq!((verified.records, verified.tip.clone(), verified.anchored), (4, Some(tip.clone()), true));
+    assert_snapshot!(verified, @"4 records, nothing was changed; the newest is record 4 of 2023-11-14T22:13:24Z");
+    assert_snapshot!(verify(records[..1].to_vec(), None).unwrap(), @"1 record, nothing was changed; the newest is record 1 of 2023-11-14T22:13:21Z. Without an anchor, records that were cut off the end cannot be noticed");
     // The anchor may lag behind: the agent was killed between the two writes.
-    let early = Anchor { sequence: 2, digest: Digest::of_bytes(&records[1].1) };
+    let early = (2, Digest::of_bytes(&records[1].1));
     assert_eq!(verify(records, Some(early)).unwrap().records, 4);
     assert_eq!(verify(Vec::<(String, Vec<u8>)>::new(), None).unwrap().tip, None);
 }
@@ -104,8 +105,9 @@ fn a_chain_that_nobody_touched_is_good() {
 #[test]
 fn every_way_to_tamper_is_noticed() {
     let (good, tip) = chain();
-    let anchor = Some(Anchor::from(&tip));
-    let changed = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>)| {
+    let anchor = Some(tip.anchor());
+    type Stored = Vec<(String, Vec<u8>)>;
+    let changed = |change: &dyn Fn(&mut Stored)| {
         let mut records = good.clone();
         change(&mut records);
         verify(records, anchor).unwrap_err().to_string()
@@ -171,7 +173,7 @@ fn a_chain_written_anew_as_a_whole_does_not_fit_the_anchor() {
         records.push((format!("c{}", i + 1), record.to_bytes()));
     }
     assert!(verify(records.clone(), None).is_ok(), "nothing inside it says so");
-    let error = verify(records, Some(Anchor::from(&tip))).unwrap_err();
+    let error = verify(records, Some(tip.anchor())).unwrap_err();
     assert_eq!(error, ChainError::Rewritten { sequence: 4 });
 }
 
@@ -188,7 +190,7 @@ fn a_transition_is_recorded_once_even_after_a_crash() {
     let record = Record::following(Some(&tip), "ops/prod", &first, &context()).unwrap();
     assert_eq!((record.sequence, record.transition), (5, 1));
     records.push(("c5".into(), record.to_bytes()));
-    assert_eq!(verify(records, Some(Anchor::from(&record.tip()))).unwrap().records, 5);
+    assert_eq!(verify(records, Some(record.tip().anchor())).unwrap().records, 5);
 }
 
 #[test]
@@ -197,6 +199,8 @@ fn a_record_reads_back_as_it_was() {
     let again: Record = serde_json::from_slice(&record.to_bytes()).unwrap();
     assert_eq!(again, record);
     assert_eq!(again.digest(), record.digest());
+    assert_eq!(Tip::of_stored(&record.to_bytes()), Ok(record.tip()));
+    assert!(Tip::of_stored(b"{}").is_err());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::Live;
 use crate::object::{GroupVersionKind, Object, ObjectRef};
 
 /// Drops `spec.replicas` from every workload that a HorizontalPodAutoscaler of the same bundle scales, so
@@ -25,6 +26,23 @@ pub fn leave_to_autoscaler(objects: &mut [Object]) -> Vec<ObjectRef> {
         }
     }
     changed
+}
+
+/// The object as it is sent while the number of its pods passes from Git to an autoscaler.
+///
+/// Server-side apply gives a field that its only owner leaves out its default, which is one pod. So as
+/// long as the environment still owns the number, it is sent as it is; once the autoscaler has changed it,
+/// it is the autoscaler's alone, and is left out.
+/// (<https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership>)
+pub fn keep_scale(object: Object, live: Option<&Live>) -> Object {
+    let Some(replicas) = live.and_then(|live| live.replicas) else { return object };
+    let scaled = object.gvk().group == "apps" && object.value()["spec"].is_object();
+    if !scaled || !object.value()["spec"]["replicas"].is_null() {
+        return object;
+    }
+    let mut value = object.value().clone();
+    value["spec"]["replicas"] = replicas.into();
+    Object::new(value).unwrap_or(object)
 }
 
 fn scale_target(object: &Object) -> Option<ObjectRef> {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::marks::{ALLOW_DELETION, APPLIED, PART_OF, PRUNE, ShortDigest, Stamp, owned_fields};
+use super::marks::{ALLOW_DELETION, APPLIED, PART_OF, PRUNE, ShortDigest, Stamp, applied_fields};
 use crate::object::{Object, ObjectRef};
 
 /// What is remembered of an object in the cluster: enough to plan, and not the object.
@@ -20,6 +20,8 @@ pub struct Live {
     pub stamp: Option<Stamp>,
     /// The fields that the environment owns now; none if it owns none.
     pub owned: Option<ShortDigest>,
+    /// How many pods it is scaled to, where the environment owns that number.
+    pub replicas: Option<i64>,
     /// Whether its team wants it to be kept when Git no longer has it.
     pub prune_disabled: bool,
     /// Whether its team approved in advance that it may be deleted.
@@ -38,6 +40,7 @@ impl Live {
         let annotation = |key: &str| metadata["annotations"][key].as_str();
         let owners = metadata["ownerReferences"].as_array();
         let api_version = value["apiVersion"].as_str().filter(|text| !text.is_empty())?;
+        let owned = applied_fields(value, field_manager);
         let object = ObjectRef {
             group: api_version.split_once('/').map_or("", |(group, _)| group).to_owned(),
             kind: value["kind"].as_str().filter(|text| !text.is_empty())?.to_owned(),
@@ -50,7 +53,11 @@ impl Live {
             resource_version: text(&metadata["resourceVersion"]),
             part_of: metadata["labels"][PART_OF].as_str().map(str::to_owned),
             stamp: annotation(APPLIED).and_then(|stamp| stamp.parse().ok()),
-            owned: owned_fields(value, field_manager).map(ShortDigest::from),
+            owned: owned.map(ShortDigest::of),
+            replicas: owned.and_then(|fields| {
+                fields["f:spec"].get("f:replicas")?;
+                value["spec"]["replicas"].as_i64()
+            }),
             prune_disabled: annotation(PRUNE) == Some("disabled"),
             deletion_allowed: annotation(ALLOW_DELETION) == Some("true"),
             terminating: !metadata["deletionTimestamp"].is_null(),

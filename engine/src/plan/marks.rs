@@ -146,12 +146,17 @@ impl FromStr for Stamp {
 
 /// The set of fields that a manager owns by server-side apply, as a digest of its `managedFields` entry.
 pub fn owned_fields(live: &Value, manager: &str) -> Option<Digest> {
+    applied_fields(live, manager).map(Digest::of)
+}
+
+/// The set of fields that a manager owns by server-side apply, as `managedFields` has it.
+pub(super) fn applied_fields<'a>(live: &'a Value, manager: &str) -> Option<&'a Value> {
     let entry = live["metadata"]["managedFields"].as_array()?.iter().find(|entry| {
         entry["manager"] == manager
             && entry["operation"] == "Apply"
             && entry["subresource"].as_str().unwrap_or_default().is_empty()
     })?;
-    Some(Digest::of(&entry["fieldsV1"]))
+    entry.get("fieldsV1")
 }
 
 /// The object as it is sent: with the environment's label and its stamp.

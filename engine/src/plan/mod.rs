@@ -14,7 +14,7 @@ mod model;
 mod planner;
 mod stage;
 
-pub use autoscaler::leave_to_autoscaler;
+pub use autoscaler::{keep_scale, leave_to_autoscaler};
 pub use diff::{Change, diff};
 pub use lint::lint;
 pub use live::Live;

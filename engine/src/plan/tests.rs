@@ -354,6 +354,26 @@ fn the_autoscaler_decides_how_many_pods_there_are() {
 }
 
 #[test]
+fn pods_stay_while_their_number_passes_to_an_autoscaler() {
+    let ours = |fields: Value| {
+        let mut value = applied(&deployment("backend", json!({"replicas": 7})));
+        value["metadata"]["managedFields"][0]["fieldsV1"] = fields;
+        Live::from_value(&value, &marks().field_manager).unwrap()
+    };
+    let owned = ours(json!({"f:spec": {"f:replicas": {}}}));
+    let taken = ours(json!({"f:spec": {"f:template": {}}}));
+    let replicas = |spec: Value, live: Option<&Live>| {
+        keep_scale(deployment("backend", spec), live).value()["spec"]["replicas"].as_i64()
+    };
+    assert_eq!(replicas(json!({}), Some(&owned)), Some(7));
+    assert_eq!(replicas(json!({}), Some(&taken)), None);
+    assert_eq!(replicas(json!({}), None), None);
+    assert_eq!(replicas(json!({"replicas": 2}), Some(&owned)), Some(2));
+    let other = keep_scale(object("v1", "ConfigMap", "backend"), Some(&owned));
+    assert!(other.value().get("spec").is_none());
+}
+
+#[test]
 fn differences_read_well() {
     let old = json!({
         "metadata": {"annotations": {"a.b/c": "1"}},
