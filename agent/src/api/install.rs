@@ -23,7 +23,7 @@ impl Default for InstallOptions {
     fn default() -> Self {
         Self {
             namespace: "holdfast-system".to_owned(),
-            image: concat!("ghcr.io/holdfast/agent:", env!("CARGO_PKG_VERSION")).to_owned(),
+            image: concat!("ghcr.io/dhakacart/holdfast:v", env!("CARGO_PKG_VERSION")).to_owned(),
             replicas: 2,
         }
     }

@@ -51,7 +51,7 @@ impl Cluster {
                 "propagationPolicy": "Background",
                 "preconditions": {"uid": deletion.uid, "resourceVersion": version},
             });
-            match self.call(Call::delete(target, &options).as_user(writer.user.as_deref())).await {
+            match self.call(Call::delete(target, &options).on_behalf_of(writer.user.as_deref())).await {
                 Ok(_) | Err(Error::NotFound { .. }) => return Ok(None),
                 Err(Error::Conflict { .. }) => match self.look_again(target, writer, deletion).await? {
                     Again::Gone => return Ok(None),

@@ -175,7 +175,7 @@ impl<'a> Call<'a> {
     }
 
     /// Makes the request as somebody else.
-    pub fn as_user(mut self, user: Option<&'a str>) -> Self {
+    pub fn on_behalf_of(mut self, user: Option<&'a str>) -> Self {
         self.user = user;
         self
     }
@@ -404,8 +404,8 @@ mod tests {
     fn judged(code: u16, body: &Value) -> Attempt {
         let kind = deployment();
         let target = Target::object(&kind, Some("shop"), "backend");
-        let call =
-            Call::apply(target, &json!({}), "m", false).as_user(Some("system:serviceaccount:ops:deployer"));
+        let call = Call::apply(target, &json!({}), "m", false)
+            .on_behalf_of(Some("system:serviceaccount:ops:deployer"));
         judge(&call, StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), body.to_string().as_bytes())
     }
 
@@ -457,5 +457,64 @@ mod tests {
             request.uri().to_string(),
             "/apis/apps/v1/namespaces/shop/deployments/a%3Fb%3Dc%23d%20%C3%BC"
         );
+    }
+
+    /// A server that answers one connection after the other with these texts.
+    async fn answering(answers: Vec<&'static str>) -> (Cluster, tokio::task::JoinHandle<usize>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        crate::tls::install();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let served = tokio::spawn(async move {
+            let mut served = 0;
+            for answer in answers {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                    if connection.read_buf(&mut request).await.unwrap() == 0 {
+                        break;
+                    }
+                }
+                connection.write_all(answer.as_bytes()).await.unwrap();
+                served += 1;
+            }
+            served
+        });
+        let mut config = kube::Config::new(uri);
+        config.default_retry = false;
+        (Cluster::new(kube::Client::try_from(config).unwrap()), served)
+    }
+
+    #[tokio::test]
+    async fn lost_answers_and_busy_servers_are_asked_again() {
+        let (cluster, served) = answering(vec![
+            "",
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy",
+            "HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{\"cut\":",
+            "HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\n{\"a\": 1}",
+        ])
+        .await;
+        let kind = deployment();
+        let answer = cluster.call(Call::get(Target::object(&kind, Some("shop"), "a"))).await.unwrap();
+        assert_eq!(answer, json!({"a": 1}));
+        assert_eq!(served.await.unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_without_leadership() {
+        let (cluster, served) =
+            answering(vec!["HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"]).await;
+        let times = crate::cluster::LeaseTimes::default();
+        let (_election, nobody) = crate::cluster::Election::new("ops", "holdfast", "a", times);
+        let cluster = cluster.led_by(nobody);
+        let kind = deployment();
+        let target = Target::object(&kind, Some("shop"), "a");
+        let apply = || Call::apply(target, &json!({}), "m", false);
+        assert!(matches!(cluster.call(apply()).await, Err(Error::NotLeader)));
+        assert!(matches!(cluster.call(Call::delete(target, &json!({}))).await, Err(Error::NotLeader)));
+        // The one answer is still there for a dry run, which writes nothing.
+        assert_eq!(cluster.call(apply().dry_run()).await.unwrap(), json!({}));
+        assert_eq!(served.await.unwrap(), 1);
     }
 }

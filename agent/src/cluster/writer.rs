@@ -75,7 +75,7 @@ impl Cluster {
             let force = writer.conflicts == ConflictsSpec::Take;
             let mut call = Call::apply(target, sent.value(), &writer.marks.field_manager, force)
                 .with("fieldValidation", "Strict")
-                .as_user(writer.user.as_deref());
+                .on_behalf_of(writer.user.as_deref());
             if dry_run {
                 call = call.dry_run();
             }
