@@ -44,6 +44,14 @@ pub enum CelError {
         /// What is wrong.
         message: String,
     },
+    /// It needs something that only an API server has, or that is not built in.
+    #[error("expression {expression:?} uses {name}, which is not supported here")]
+    Unsupported {
+        /// The expression.
+        expression: String,
+        /// The function or variable.
+        name: String,
+    },
     /// It fails on the values that it was given.
     #[error("expression {expression:?} cannot be evaluated: {message}")]
     Evaluation {
@@ -86,7 +94,8 @@ impl Expression {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// [`CelError::Syntax`] if it is not CEL, or too long or too deep.
+    /// [`CelError::Syntax`] if it is not CEL, or too long or too deep; [`CelError::Unsupported`] if it
+    /// calls what is not there.
     pub fn compile(source: &str) -> Result<Self, CelError> {
         let error = |message: String| CelError::Syntax { expression: excerpt(source), message };
         if source.len() > MAX_EXPRESSION {
@@ -102,6 +111,17 @@ impl Expression {
             if depth > cost::MAX_DEPTH {
                 return Err(error("it is nested too deeply".to_owned()));
             }
+            let references = program.references();
+            let unknown =
+                references.functions().into_iter().filter(|name| !library::has_function(name)).min();
+            if let Some(name) = unknown.map(|name| format!("{name}()")) {
+                return Err(CelError::Unsupported { expression: excerpt(source), name });
+            }
+            if references.has_variable("authorizer") {
+                let name = "authorizer".to_owned();
+                return Err(CelError::Unsupported { expression: excerpt(source), name });
+            }
+            drop(references);
             Ok(Self { program, source: source.to_owned(), depth })
         });
         compiled.unwrap_or_else(|| Err(error("there is no memory for it".to_owned())))
@@ -338,6 +358,13 @@ mod tests {
             ("['a', 'b'].indexOf('b') == 1", true),
             ("object.spec.replicas > 2 ? true : false", true),
             ("type(object.spec.replicas) == int", true),
+            ("quantity('500m').isLessThan(quantity('0.6')) && quantity('1Gi') > quantity('1000Mi')", true),
+            (
+                "quantity('1k').asInteger() == 1000 && quantity('1').add(2).sub(quantity('3')).sign() == 0",
+                true,
+            ),
+            ("isQuantity('1.5Gi') && !isQuantity('many') && quantity('1Ki') == quantity('1024')", true),
+            ("optional.of(1).orValue(2) == 1 && string(1) == '1' && int('2') == 2 && double(1) == 1.0", true),
             ("'%s has %d'.format(['x', 2]) == 'x has 2'", true),
         ] {
             let result =
@@ -357,7 +384,11 @@ mod tests {
         for (expression, expected) in [
             ("object.spec.nope == 1", "no such key: nope"),
             ("unknown == 1", "unknown is not known here"),
-            ("object.spec.nope() == 1", "nope is not known here"),
+            ("object.spec.nope() == 1", "uses nope(), which is not supported here"),
+            ("duration('1h') > duration('1m')", "uses duration(), which is not supported here"),
+            ("authorizer.group('').resource('pods').check('get').allowed()", "uses allowed(), which"),
+            ("authorizer == null", "uses authorizer, which"),
+            ("quantity('x').sign() == 0", "the text is not a quantity"),
             ("object.spec.replicas", "must give true or false"),
             ("object.spec.containers[7].name == ''", "out of bounds"),
             ("1 / 0 == 1", "division by zero"),

@@ -33,7 +33,80 @@ pub(super) fn environment() -> Result<Env, DeclarationError> {
         vec![cel::common::types::DYN_TYPE],
         index_of,
     )?;
+    env.add_extension(super::quantity::extension)?;
     Ok(env)
+}
+
+/// Functions by name, but for operators. Whether one exists is said when an expression is read: a policy
+/// that fails only when it is asked would refuse everything.
+const FUNCTIONS: [&str; 62] = [
+    "add",
+    "asApproximateFloat",
+    "asInteger",
+    "bool",
+    "bytes",
+    "charAt",
+    "compareTo",
+    "contains",
+    "double",
+    "dyn",
+    "endsWith",
+    "find",
+    "findAll",
+    "format",
+    "has",
+    "hasValue",
+    "indexOf",
+    "int",
+    "isGreaterThan",
+    "isInteger",
+    "isLessThan",
+    "isQuantity",
+    "isSorted",
+    "join",
+    "lastIndexOf",
+    "lowerAscii",
+    "matches",
+    "max",
+    "min",
+    "none",
+    "of",
+    "ofNonZeroValue",
+    "optional.none",
+    "optional.of",
+    "optional.ofNonZeroValue",
+    "or",
+    "orValue",
+    "optMap",
+    "optFlatMap",
+    "quantity",
+    "quote",
+    "replace",
+    "reverse",
+    "sign",
+    "size",
+    "split",
+    "startsWith",
+    "string",
+    "strings.quote",
+    "sub",
+    "substring",
+    "sum",
+    "trim",
+    "type",
+    "uint",
+    "upperAscii",
+    "value",
+    "all",
+    "exists",
+    "exists_one",
+    "filter",
+    "map",
+];
+
+/// Whether a function, as an expression refers to it, can be called.
+pub(super) fn has_function(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_alphabetic()) || FUNCTIONS.contains(&name)
 }
 
 fn regex(function: &str, pattern: &CelString) -> Result<Regex, ExecutionError> {

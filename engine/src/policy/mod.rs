@@ -10,6 +10,7 @@ mod evaluate;
 mod library;
 mod matching;
 mod model;
+mod quantity;
 mod set;
 
 pub use evaluate::{Action, Violation};
