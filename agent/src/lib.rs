@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod evidence;
 pub mod measure;
 pub mod retry;
 pub mod secret;

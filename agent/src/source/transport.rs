@@ -48,7 +48,8 @@ pub(crate) enum HttpFailure {
 }
 
 impl HttpFailure {
-    fn sentence(&self) -> String {
+    /// In a sentence, without the address.
+    pub(crate) fn sentence(&self) -> String {
         match self {
             Self::Refused(status) => format!("the server answers {status}"),
             Self::NotFound => "the server answers 404".to_owned(),
