@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine::message::shorten;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use kube::client::Body;
 use kube::core::Status;
@@ -297,7 +298,7 @@ fn judge(call: &Call<'_>, code: StatusCode, headers: &HeaderMap, body: &[u8]) ->
         let text: String = String::from_utf8_lossy(body).chars().take(300).collect();
         Status::failure(text.trim(), code.canonical_reason().unwrap_or_default())
     });
-    let message = if status.message.is_empty() { code.to_string() } else { status.message.clone() };
+    let message = message(&status, code);
     let what = call.target.what();
     let retry_after = headers
         .get(header::RETRY_AFTER)
@@ -311,6 +312,10 @@ fn judge(call: &Call<'_>, code: StatusCode, headers: &HeaderMap, body: &[u8]) ->
         401 => Attempt::Failed(Error::Unauthorized(message)),
         // A namespace that is being deleted refuses new objects with 403; waiting for it is the cure.
         403 if has_cause(&status, "NamespaceTerminating") => again(message),
+        // Quotas and admission plugins forbid too, but no role would help against them.
+        403 if !is_for_want_of_rights(&status) => {
+            Attempt::Failed(Error::Invalid { what, immutable: false, message })
+        }
         403 => Attempt::Failed(Error::Forbidden {
             who: who(call.user),
             verb: call.verb.to_owned(),
@@ -327,6 +332,10 @@ fn judge(call: &Call<'_>, code: StatusCode, headers: &HeaderMap, body: &[u8]) ->
             } else {
                 Error::FieldConflict { what, fields }
             })
+        }
+        // What does not fit the schema is answered so, without a reason; it will be so again.
+        500 if status.message.starts_with("failed to create typed patch object") => {
+            Attempt::Failed(Error::Invalid { what, immutable: false, message })
         }
         408 | 429 | 500..=599 => again(message),
         _ => Attempt::Failed(Error::Invalid { what, immutable: immutable(&status), message }),
@@ -360,8 +369,39 @@ fn field_owners(status: &Status) -> Vec<FieldOwner> {
 
 /// Whether every cause of a refusal is that a field cannot be changed.
 fn immutable(status: &Status) -> bool {
+    // As the validation of the built-in kinds words it; there is no reason of its own for it.
+    const WORDS: [&str; 3] =
+        ["immutable", "cannot change roleRef", "updates to statefulset spec for fields other than"];
     let mut causes = status.details.iter().flat_map(|details| &details.causes).peekable();
-    causes.peek().is_some() && causes.all(|cause| cause.message.contains("field is immutable"))
+    causes.peek().is_some() && causes.all(|cause| WORDS.iter().any(|word| cause.message.contains(word)))
+}
+
+/// RBAC says `User "x" cannot patch resource "y"`.
+fn is_for_want_of_rights(status: &Status) -> bool {
+    status.message.contains("User \"") && status.message.contains("cannot ")
+}
+
+/// What the server says, at a length that people read: some messages quote the whole object, once for
+/// each cause.
+fn message(status: &Status, code: StatusCode) -> String {
+    const CAUSE: usize = 300;
+    const WHOLE: usize = 1500;
+    let mut causes: Vec<String> = Vec::new();
+    for cause in status.details.iter().flat_map(|details| &details.causes) {
+        let field = if cause.field.is_empty() { String::new() } else { format!("{}: ", cause.field) };
+        let text = format!("{field}{}", shorten(cause.message.trim(), CAUSE));
+        if !causes.contains(&text) {
+            causes.push(text);
+        }
+    }
+    let whole = if !causes.is_empty() {
+        causes.join("; ")
+    } else if status.message.is_empty() {
+        code.to_string()
+    } else {
+        status.message.clone()
+    };
+    shorten(&whole, WHOLE)
 }
 
 /// A name as one segment of a path.
@@ -411,15 +451,16 @@ mod tests {
 
     #[test]
     fn a_refusal_for_want_of_rights_names_who_what_and_where() {
-        let Attempt::Failed(error) =
-            judged(403, &json!({"kind": "Status", "message": "no", "reason": "Forbidden"}))
-        else {
+        let message =
+            "deployments.apps \"x\" is forbidden: User \"system:serviceaccount:ops:deployer\" cannot patch";
+        let Attempt::Failed(error) = judged(403, &json!({"kind": "Status", "message": message})) else {
             panic!("must fail");
         };
-        assert_eq!(
-            error.to_string(),
-            "ServiceAccount ops/deployer may not patch deployments.apps in namespace shop: no; grant it with a Role and a RoleBinding"
-        );
+        let expected = "ServiceAccount ops/deployer may not patch deployments.apps in namespace shop: ";
+        assert!(error.to_string().starts_with(expected), "{error}");
+        assert_eq!(error.metric_label(), "forbidden");
+        let quota = json!({"kind": "Status", "message": "pods \"x\" is forbidden: exceeded quota: q"});
+        assert!(matches!(judged(403, &quota), Attempt::Failed(Error::Invalid { .. })));
     }
 
     #[test]
@@ -443,6 +484,36 @@ mod tests {
         }
         let wait = json!({"message": "x", "details": {"retryAfterSeconds": 7}});
         assert!(matches!(judged(429, &wait), Attempt::Again { wait: Some(wait), .. } if wait.as_secs() == 7));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_schema_is_not_tried_again() {
+        let message = "failed to create typed patch object (/x; /v1, Kind=ConfigMap): .bogus: field not declared in schema";
+        let answer = json!({"kind": "Status", "code": 500, "message": message});
+        assert!(
+            matches!(judged(500, &answer), Attempt::Failed(Error::Invalid { message: m, .. }) if m == message)
+        );
+    }
+
+    #[test]
+    fn immutability_is_told_from_other_refusals_and_long_messages_are_cut() {
+        let refused = |messages: &[String]| {
+            let causes: Vec<Value> = messages
+                .iter()
+                .map(|message| json!({"field": "spec.template", "message": message}))
+                .collect();
+            let status = json!({"kind": "Status", "reason": "Invalid", "message": "long", "details": {"causes": causes}});
+            match judged(422, &status) {
+                Attempt::Failed(Error::Invalid { immutable, message, .. }) => (immutable, message),
+                _ => panic!("must be refused"),
+            }
+        };
+        let fixed = format!("Invalid value: {}: field is immutable", "x".repeat(100));
+        let (immutable, message) = refused(&[fixed.clone(), fixed.clone()]);
+        assert!(immutable);
+        assert_eq!(message, format!("spec.template: {fixed}"));
+        assert!(!refused(&[fixed, "Required value".to_owned()]).0);
+        assert!(refused(&["x".repeat(100_000)]).1.len() < 400);
     }
 
     #[test]
