@@ -1,9 +1,11 @@
 //! Object identity, YAML in and out, canonical JSON, digests.
 
+mod bundle;
 mod canonical;
 mod identity;
 pub mod schema;
 pub mod yaml;
 
+pub use bundle::{Bundle, DuplicateObject};
 pub use canonical::{Digest, ParseDigestError, canonical_json};
 pub use identity::{GroupKind, GroupVersionKind, InvalidObject, Object, ObjectRef};

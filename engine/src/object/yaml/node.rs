@@ -49,11 +49,6 @@ impl Node {
         }
     }
 
-    /// The value without its places, the node kept.
-    pub fn to_value(&self) -> Value {
-        self.clone().into_value()
-    }
-
     /// How many values this is, and how deep it nests.
     pub fn size(&self) -> (usize, usize) {
         let children: Vec<(usize, usize)> = match &self.kind {

@@ -1,0 +1,47 @@
+//! `buildMetadata`: annotations that say where objects are from and what changed them.
+
+use serde_json::{Map, Value};
+
+use crate::object::yaml::write;
+
+use super::resource::{Origin, Resource, map_at};
+
+const ORIGIN: &str = "config.kubernetes.io/origin";
+const TRANSFORMATIONS: &str = "alpha.config.kubernetes.io/transformations";
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// What `kubectl kustomize` of the version that this follows writes.
+const MANAGER: &str = "kustomize-v5.5.0";
+
+fn origin_value(origin: &Origin) -> Value {
+    let mut map = Map::new();
+    if !origin.path.is_empty() {
+        map.insert("path".to_owned(), Value::String(origin.path.clone()));
+    }
+    if !origin.configured_in.is_empty() {
+        map.insert("configuredIn".to_owned(), Value::String(origin.configured_in.clone()));
+        let by = [("apiVersion", "builtin"), ("kind", origin.configured_by.as_str())];
+        let by = by.into_iter().map(|(k, v)| (k.to_owned(), Value::String(v.to_owned()))).collect();
+        map.insert("configuredBy".to_owned(), Value::Object(by));
+    }
+    Value::Object(map)
+}
+
+/// Writes what `buildMetadata` asks for.
+pub(super) fn write_annotations(resource: &mut Resource, options: &[String]) {
+    let asks = |option: &str| options.iter().any(|o| o == option);
+    if asks("managedByLabel") {
+        map_at(resource.metadata(), "labels")
+            .insert(MANAGED_BY.to_owned(), Value::String(MANAGER.to_owned()));
+    }
+    if asks("originAnnotations")
+        && let Some(origin) = resource.origin.clone()
+    {
+        let text = Value::String(write(&origin_value(&origin)));
+        map_at(resource.metadata(), "annotations").insert(ORIGIN.to_owned(), text);
+    }
+    if asks("transformerAnnotations") && !resource.transformations.is_empty() {
+        let list = Value::Array(resource.transformations.iter().map(origin_value).collect());
+        let text = Value::String(write(&list));
+        map_at(resource.metadata(), "annotations").insert(TRANSFORMATIONS.to_owned(), text);
+    }
+}

@@ -1,0 +1,105 @@
+//! `images`: other names, tags and digests for container images.
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::field_spec::{Create, FieldSpec};
+use super::resource::{Resource, scalar_text};
+
+/// One entry of `images`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Image {
+    pub name: String,
+    pub new_name: String,
+    pub new_tag: String,
+    pub digest: String,
+    pub tag_suffix: String,
+}
+
+impl Image {
+    /// Changes every image of the name. Definitions of custom resources are left alone.
+    pub fn apply<'a>(
+        &self,
+        resources: impl Iterator<Item = &'a mut Resource>,
+        specs: &[FieldSpec],
+    ) -> Result<(), String> {
+        // kustomize takes the name as part of a regular expression, so a point matches any character.
+        let tail = "(:[a-zA-Z0-9_.{}-]*)?(@sha256:[a-zA-Z0-9_.{}-]*)?$";
+        let pattern = Regex::new(&format!("^{}{tail}", self.name))
+            .or_else(|_| Regex::new(&format!("^{}{tail}", regex::escape(&self.name))))
+            .map_err(|_| format!("the image name {:?} is too long", self.name))?;
+        for resource in resources.filter(|r| r.kind() != "CustomResourceDefinition") {
+            let gvk = resource.gvk();
+            for spec in specs {
+                spec.apply(&mut resource.value, &gvk, Create::Nothing, &mut |value| {
+                    self.set(&pattern, value)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&self, pattern: &Regex, value: &mut Value) -> Result<(), String> {
+        if value.is_array() || value.is_object() {
+            return Err("an image must be a text; correct the object".to_owned());
+        }
+        let image = scalar_text(value);
+        if pattern.is_match(&image) {
+            *value = Value::String(self.renamed(&image));
+        }
+        Ok(())
+    }
+
+    fn renamed(&self, image: &str) -> String {
+        let (name, mut tag, mut digest) = split(image);
+        let name = if self.new_name.is_empty() { name } else { self.new_name.clone() };
+        if !self.new_tag.is_empty() {
+            tag.clone_from(&self.new_tag);
+            digest.clone_from(&self.digest);
+        } else if !self.digest.is_empty() {
+            tag.clear();
+            digest.clone_from(&self.digest);
+        } else if !self.tag_suffix.is_empty() {
+            tag.push_str(&self.tag_suffix);
+            digest.clear();
+        }
+        let tag = if tag.is_empty() { tag } else { format!(":{tag}") };
+        let digest = if digest.is_empty() { digest } else { format!("@{digest}") };
+        format!("{name}{tag}{digest}")
+    }
+}
+
+/// Splits an image into name, tag and digest; a port of a registry is part of the name.
+fn split(image: &str) -> (String, String, String) {
+    let path_start = image.find('/').filter(|at| *at > 0).unwrap_or(0);
+    let (head, digest) = match image[path_start..].find('@') {
+        Some(at) => (&image[..path_start + at], &image[path_start + at + 1..]),
+        None => (image, ""),
+    };
+    match head[path_start..].find(':') {
+        Some(at) => {
+            (head[..path_start + at].to_owned(), head[path_start + at + 1..].to_owned(), digest.to_owned())
+        }
+        None => (head.to_owned(), String::new(), digest.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_come_apart_at_tag_and_digest() {
+        for (image, parts) in [
+            ("nginx", ("nginx", "", "")),
+            ("nginx:1.2", ("nginx", "1.2", "")),
+            ("nginx@sha256:ab", ("nginx", "", "sha256:ab")),
+            ("nginx:1@sha256:ab", ("nginx", "1", "sha256:ab")),
+            ("localhost:5000/a/b:1", ("localhost:5000/a/b", "1", "")),
+            ("localhost:5000/a@sha256:ab", ("localhost:5000/a", "", "sha256:ab")),
+        ] {
+            let (name, tag, digest) = split(image);
+            assert_eq!((name.as_str(), tag.as_str(), digest.as_str()), parts, "{image}");
+        }
+    }
+}

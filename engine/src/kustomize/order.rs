@@ -1,0 +1,35 @@
+//! The order of the rendered objects.
+
+use super::kustomization::SortOrder;
+use super::resource::Resource;
+use super::transformer_config::{ORDER_FIRST, ORDER_LAST};
+
+/// Sorts as `sortOptions` asks; by kind where nothing is asked, as `kustomize build` does.
+pub(super) fn sort(resources: &mut [Resource], order: Option<&SortOrder>) {
+    let to_owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+    let (first, last) = match order {
+        Some(SortOrder::Fifo) => return,
+        Some(SortOrder::Legacy(Some((first, last)))) => (first.clone(), last.clone()),
+        Some(SortOrder::Legacy(None)) | None => (to_owned(&ORDER_FIRST), to_owned(&ORDER_LAST)),
+    };
+    let rank = |kind: &str| {
+        let in_last = last.iter().rposition(|k| k == kind).map(|at| at as i64 + 1);
+        let in_first = || first.iter().rposition(|k| k == kind).map(|at| at as i64 - first.len() as i64);
+        in_last.or_else(in_first).unwrap_or(0)
+    };
+    resources.sort_by_cached_key(|resource| {
+        let gvk = resource.gvk();
+        let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
+        let kind = format!("{}_{}_{}", or(&gvk.group, "~G"), or(&gvk.version, "~V"), or(&gvk.kind, "~K"));
+        // The written namespace counts, not the effective one: that is how kustomize compares.
+        let id = format!(
+            "{}.{}.{}|{}|{}",
+            gvk.kind,
+            gvk.version,
+            or(&gvk.group, "[noGrp]"),
+            or(resource.namespace(), "~X"),
+            or(resource.name(), "~N")
+        );
+        (rank(&gvk.kind), kind, id)
+    });
+}

@@ -1,0 +1,37 @@
+//! JSON patches (RFC 6902).
+
+use serde_json::Value;
+
+use super::resource::{Resource, map_at};
+
+/// Reads a list of operations.
+pub(super) fn read(value: &Value) -> Result<json_patch::Patch, String> {
+    let operations: json_patch::Patch = serde_json::from_value(value.clone())
+        .map_err(|error| format!("this is not a JSON patch: {error}; write a list of op, path and value"))?;
+    if operations.0.is_empty() {
+        return Err("the JSON patch has no operations; write some or remove the entry".to_owned());
+    }
+    Ok(operations)
+}
+
+/// Applies operations to an object, all or none.
+pub(super) fn apply(resource: &mut Resource, operations: &json_patch::Patch) -> Result<(), String> {
+    // kustomize keeps its notes as annotations, so a patch may add to annotations that nobody wrote.
+    let made = resource.has_notes() && resource.value["metadata"].get("annotations").is_none();
+    if made {
+        map_at(resource.metadata(), "annotations");
+    }
+    json_patch::patch(&mut resource.value, operations)
+        .map_err(|error| format!("the patch does not fit {}: {error}; correct the path", resource.id()))?;
+    let is_empty =
+        |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty) || value.is_null();
+    if resource.value["metadata"].get("annotations").is_some_and(is_empty) {
+        resource.metadata().shift_remove("annotations");
+    }
+    let has_identity = resource.value["metadata"]["name"].is_string() && resource.value["kind"].is_string();
+    if has_identity {
+        Ok(())
+    } else {
+        Err("the patch removes the object's kind or name; leave them".to_owned())
+    }
+}

@@ -1,0 +1,196 @@
+//! `patches`, `patchesStrategicMerge` and `patchesJson6902`.
+
+use serde_json::Value;
+
+use crate::object::yaml::{Dialect, read_documents_as};
+
+use super::error::RenderError;
+use super::fields::Located;
+use super::kustomization::PatchEntry;
+use super::patch_json;
+use super::patch_strategic;
+use super::resource::{Resource, Source};
+use super::resource_map::ResourceMap;
+use super::resources;
+
+/// A patch, understood.
+pub(super) enum Patch {
+    /// Objects to merge in.
+    Strategic(Vec<Resource>),
+    /// JSON patch operations.
+    Json(json_patch::Patch, Source),
+}
+
+/// How a patch was given.
+pub(super) struct PatchText {
+    pub text: String,
+    /// The file that errors name: the patch's own, or the kustomization's.
+    pub file: String,
+    /// The line of the kustomization's entry, for patches that are written there.
+    pub inline_at: Option<Source>,
+}
+
+impl PatchText {
+    /// Where a line of the patch is; lines of an inline patch are not known exactly, so its entry is named.
+    fn source(&self, line: usize) -> Source {
+        self.inline_at.clone().unwrap_or_else(|| Source::new(&self.file, line))
+    }
+
+    fn invalid(&self, line: usize, problem: impl Into<String>) -> RenderError {
+        RenderError::Invalid { source_at: self.source(line), problem: problem.into() }
+    }
+}
+
+/// Reads a patch of either kind.
+pub(super) fn read(patch: &PatchText) -> Result<Patch, RenderError> {
+    // A list is a JSON patch, whose values follow the other dialect of YAML.
+    let documents = read_documents_as(&patch.text, &patch.file, Dialect::Settings).map_err(|mut error| {
+        if let Some(at) = &patch.inline_at {
+            error.line = at.line;
+            error.column = 1;
+        }
+        error
+    })?;
+    match documents.as_slice() {
+        [] => Err(patch.invalid(1, "the patch is empty; write it or remove the entry")),
+        [document] if document.value.is_array() => {
+            let operations =
+                patch_json::read(&document.value).map_err(|problem| patch.invalid(document.line, problem))?;
+            Ok(Patch::Json(operations, patch.source(document.line)))
+        }
+        _ => Ok(Patch::Strategic(strategic(patch)?)),
+    }
+}
+
+/// Reads strategic merge patches.
+pub(super) fn strategic(patch: &PatchText) -> Result<Vec<Resource>, RenderError> {
+    let mut resources = resources::read(&patch.text, &patch.file)?;
+    if let Some(at) = &patch.inline_at {
+        for resource in &mut resources {
+            resource.source = at.clone();
+        }
+    }
+    Ok(resources)
+}
+
+/// Applies an entry of `patches`.
+pub(super) fn apply(
+    entry: &PatchEntry,
+    patch: Patch,
+    resources: &mut ResourceMap,
+) -> Result<(), RenderError> {
+    let fail =
+        |source_at: &Source, problem: String| RenderError::Invalid { source_at: source_at.clone(), problem };
+    match (patch, &entry.target) {
+        (Patch::Json(_, at), None) => Err(fail(&at, "a JSON patch needs a target; add one".to_owned())),
+        (Patch::Json(operations, at), Some(target)) => {
+            let matcher = target.compile().map_err(|problem| fail(&entry.source, problem))?;
+            for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
+                resource.remember_id();
+                patch_json::apply(resource, &operations).map_err(|problem| fail(&at, problem))?;
+            }
+            Ok(())
+        }
+        (Patch::Strategic(patches), Some(target)) => {
+            let [patch] = patches.as_slice() else {
+                return Err(fail(
+                    &entry.source,
+                    "a target goes with a single patch; split the patch or remove the target".to_owned(),
+                ));
+            };
+            let matcher = target.compile().map_err(|problem| fail(&entry.source, problem))?;
+            for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
+                let mut patch = patch.clone();
+                patch.value["apiVersion"] = resource.value["apiVersion"].clone();
+                merge(resource, patch, entry.allow_name_change, entry.allow_kind_change)?;
+            }
+            drop_deleted(resources);
+            resources.check_identities()
+        }
+        (Patch::Strategic(patches), None) => {
+            for patch in patches {
+                let at =
+                    resources.only(&patch.original_id()).map_err(|problem| fail(&patch.source, problem))?;
+                if let Some(resource) = resources.as_mut_slice().get_mut(at) {
+                    merge(resource, patch, entry.allow_name_change, entry.allow_kind_change)?;
+                }
+                drop_deleted(resources);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Applies an entry of `patchesStrategicMerge`.
+pub(super) fn apply_strategic(
+    patches: Vec<Resource>,
+    resources: &mut ResourceMap,
+) -> Result<(), RenderError> {
+    for patch in patches {
+        let at = resources
+            .only(&patch.original_id())
+            .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
+        if let Some(resource) = resources.as_mut_slice().get_mut(at) {
+            merge(resource, patch, false, false)?;
+        }
+        drop_deleted(resources);
+    }
+    Ok(())
+}
+
+/// Applies an entry of `patchesJson6902`.
+pub(super) fn apply_json(
+    entry: &PatchEntry,
+    patch: Patch,
+    resources: &mut ResourceMap,
+) -> Result<(), RenderError> {
+    let fail =
+        |source_at: &Source, problem: String| RenderError::Invalid { source_at: source_at.clone(), problem };
+    let Patch::Json(operations, at) = patch else {
+        return Err(fail(
+            &entry.source,
+            "patchesJson6902 takes lists of operations; move this patch to patches".to_owned(),
+        ));
+    };
+    let Some(target) = entry.target.as_ref().filter(|target| !target.name.is_empty()) else {
+        return Err(fail(&entry.source, "patchesJson6902 needs a target with a name; add one".to_owned()));
+    };
+    let matcher = target.compile().map_err(|problem| fail(&entry.source, problem))?;
+    for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
+        patch_json::apply(resource, &operations).map_err(|problem| fail(&at, problem))?;
+    }
+    Ok(())
+}
+
+/// The text of an entry: its own, or its file's.
+pub(super) fn inline(patch: &Located, file: &str) -> PatchText {
+    PatchText { text: patch.text.clone(), file: file.to_owned(), inline_at: Some(patch.source.clone()) }
+}
+
+fn merge(resource: &mut Resource, patch: Resource, rename: bool, rekind: bool) -> Result<(), RenderError> {
+    let (name, namespace, kind) =
+        (resource.name().to_owned(), resource.namespace().to_owned(), resource.kind().to_owned());
+    if rename || rekind {
+        resource.remember_id();
+    }
+    let value = std::mem::take(&mut resource.value);
+    let merged = patch_strategic::apply(value, patch.value)
+        .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
+    let Some(merged) = merged else { return Ok(()) };
+    resource.value = merged;
+    if !rekind {
+        resource.set_kind(&kind);
+    }
+    if !rename {
+        resource.set_name(&name);
+    }
+    resource.set_namespace(&namespace);
+    Ok(())
+}
+
+/// Removes objects that a patch deleted.
+fn drop_deleted(resources: &mut ResourceMap) {
+    if resources.iter().any(|resource| resource.value.is_null()) {
+        resources.list_mut().retain(|resource| resource.value != Value::Null);
+    }
+}

@@ -1,0 +1,178 @@
+//! Reading a tree, and remembering what was read.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use crate::object::Digest;
+
+use super::error::RenderError;
+use super::tree::{EntryKind, Tree, join, parent};
+
+/// The largest file that a render reads, in bytes.
+pub const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
+/// How much a render reads altogether, in bytes.
+pub const MAX_READ_BYTES: usize = 256 * 1024 * 1024;
+/// How many symlinks may lead from a path to its file.
+const MAX_SYMLINKS: usize = 40;
+
+/// What a render saw at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    /// Nothing was there.
+    Missing,
+    /// Something of this kind was there; its content was not looked at.
+    Kind(EntryKind),
+    /// A file's or symlink's content.
+    Content { kind: EntryKind, id: Option<String>, digest: Digest },
+    /// A directory's names.
+    Listing(Vec<(String, EntryKind)>),
+}
+
+/// Everything that a render read: files with their ids, directories' listings, and misses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadSet {
+    /// The id of the tree's root, by which an equal tree is known at once.
+    root: Option<String>,
+    seen: BTreeMap<String, Seen>,
+}
+
+impl ReadSet {
+    /// Whether a render of another tree would read the same, and so give the same.
+    ///
+    /// Looks only at what was read. A tree that cannot be read counts as changed.
+    pub fn unchanged(&self, tree: &dyn Tree) -> bool {
+        let root = tree.entry("").ok().flatten().and_then(|entry| entry.id);
+        if root.is_some() && root == self.root {
+            return true;
+        }
+        self.seen.iter().all(|(path, seen)| Self::is_same(tree, path, seen).unwrap_or(false))
+    }
+
+    fn is_same(tree: &dyn Tree, path: &str, seen: &Seen) -> Option<bool> {
+        let entry = tree.entry(path).ok()?;
+        Some(match (seen, entry) {
+            (Seen::Missing, entry) => entry.is_none(),
+            (_, None) => false,
+            (Seen::Kind(kind), Some(entry)) => entry.kind == *kind,
+            (Seen::Content { kind, id, digest }, Some(entry)) => {
+                entry.kind == *kind
+                    && match (id, &entry.id) {
+                        (Some(old), Some(new)) => old == new,
+                        _ => Digest::of_bytes(&tree.read(path).ok()?) == *digest,
+                    }
+            }
+            (Seen::Listing(names), Some(entry)) => {
+                entry.kind == EntryKind::Directory && sorted(tree.list(path).ok()?) == *names
+            }
+        })
+    }
+
+    /// The paths of the files and symlinks that were read, with their ids where the tree knows them.
+    pub fn files(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.seen.iter().filter_map(|(path, seen)| match seen {
+            Seen::Content { id, .. } => Some((path.as_str(), id.as_deref())),
+            _ => None,
+        })
+    }
+}
+
+fn sorted(mut names: Vec<(String, EntryKind)>) -> Vec<(String, EntryKind)> {
+    names.sort();
+    names
+}
+
+/// Reads a tree through its symlinks and remembers what was read.
+pub(super) struct Reader<'t> {
+    tree: &'t dyn Tree,
+    seen: RefCell<BTreeMap<String, Seen>>,
+    bytes: Cell<usize>,
+}
+
+impl<'t> Reader<'t> {
+    pub fn new(tree: &'t dyn Tree) -> Self {
+        Self { tree, seen: RefCell::default(), bytes: Cell::new(0) }
+    }
+
+    /// What was read, when the render is done.
+    pub fn into_read_set(self) -> ReadSet {
+        let root = self.tree.entry("").ok().flatten().and_then(|entry| entry.id);
+        ReadSet { root, seen: self.seen.into_inner() }
+    }
+
+    /// Follows symlinks: where a path really leads and what stands there. None where nothing does.
+    pub fn resolve(&self, path: &str) -> Result<Option<(String, EntryKind)>, RenderError> {
+        let mut path = path.to_owned();
+        'restart: for _ in 0..=MAX_SYMLINKS {
+            if path.is_empty() {
+                return Ok(Some((path, EntryKind::Directory)));
+            }
+            let ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).chain([path.len()]).collect();
+            for end in ends {
+                let step = &path[..end];
+                match self.kind(step)? {
+                    None => return Ok(None),
+                    Some(EntryKind::Symlink) => {
+                        let target = String::from_utf8(self.content(step, EntryKind::Symlink)?).ok();
+                        let led = target.and_then(|target| join(parent(step), &target));
+                        let Some(led) = led else {
+                            return Err(RenderError::Escape { path: step.to_owned() });
+                        };
+                        let rest = &path[end..];
+                        path = join(&led, rest.trim_start_matches('/')).unwrap_or_default();
+                        continue 'restart;
+                    }
+                    Some(EntryKind::File) if end < path.len() => return Ok(None),
+                    Some(kind) if end == path.len() => return Ok(Some((path, kind))),
+                    Some(_) => {}
+                }
+            }
+        }
+        Err(RenderError::SymlinkLoop { path })
+    }
+
+    /// The text of a file; `path` must come from [`Reader::resolve`].
+    pub fn text(&self, path: &str) -> Result<String, RenderError> {
+        String::from_utf8(self.bytes(path)?).map_err(|_| RenderError::NotText { path: path.to_owned() })
+    }
+
+    /// The content of a file; `path` must come from [`Reader::resolve`].
+    pub fn bytes(&self, path: &str) -> Result<Vec<u8>, RenderError> {
+        self.content(path, EntryKind::File)
+    }
+
+    /// The sorted names in a directory; `path` must come from [`Reader::resolve`].
+    pub fn list(&self, path: &str) -> Result<Vec<(String, EntryKind)>, RenderError> {
+        if let Some(Seen::Listing(names)) = self.seen.borrow().get(path) {
+            return Ok(names.clone());
+        }
+        let names = sorted(self.tree.list(path)?);
+        self.seen.borrow_mut().insert(path.to_owned(), Seen::Listing(names.clone()));
+        Ok(names)
+    }
+
+    fn kind(&self, path: &str) -> Result<Option<EntryKind>, RenderError> {
+        match self.seen.borrow().get(path) {
+            Some(Seen::Missing) => return Ok(None),
+            Some(Seen::Kind(kind) | Seen::Content { kind, .. }) => return Ok(Some(*kind)),
+            Some(Seen::Listing(_)) => return Ok(Some(EntryKind::Directory)),
+            None => {}
+        }
+        let entry = self.tree.entry(path)?;
+        let seen = entry.as_ref().map_or(Seen::Missing, |entry| Seen::Kind(entry.kind));
+        self.seen.borrow_mut().insert(path.to_owned(), seen);
+        Ok(entry.map(|entry| entry.kind))
+    }
+
+    fn content(&self, path: &str, kind: EntryKind) -> Result<Vec<u8>, RenderError> {
+        let content = self.tree.read(path)?;
+        let total = self.bytes.get().saturating_add(content.len());
+        if content.len() > MAX_FILE_BYTES || total > MAX_READ_BYTES {
+            return Err(RenderError::TooLarge { path: path.to_owned() });
+        }
+        self.bytes.set(total);
+        let id = self.tree.entry(path)?.and_then(|entry| entry.id);
+        let digest = Digest::of_bytes(&content);
+        self.seen.borrow_mut().insert(path.to_owned(), Seen::Content { kind, id, digest });
+        Ok(content)
+    }
+}

@@ -1,0 +1,422 @@
+//! From a tree to objects: accumulating kustomizations in kustomize's order.
+
+use crate::object::{Bundle, DuplicateObject, Object};
+
+use super::accumulator::Accumulator;
+use super::build_metadata;
+use super::configurations;
+use super::error::RenderError;
+use super::fields::Located;
+use super::kustomization::{FILE_NAMES, Kustomization};
+use super::name_references;
+use super::order;
+use super::reads::{ReadSet, Reader};
+use super::resource::{Origin, Resource, Source};
+use super::resources;
+use super::transform;
+use super::transformer_config::TransformerConfig;
+use super::tree::{EntryKind, Tree, join};
+use super::vars;
+use super::{hash, resource_map::ResourceMap};
+
+/// How deep kustomizations and folders may nest.
+const MAX_NESTING: usize = 64;
+/// How many kustomizations a render may go through, each time it does.
+const MAX_KUSTOMIZATIONS: usize = 5_000;
+
+/// What a render gives.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// The objects, in the order that `kustomize build` prints them.
+    pub objects: Vec<Object>,
+    /// Where each object, by its position, is from.
+    pub sources: Vec<Source>,
+    /// What was read, to know whether another tree gives the same.
+    pub reads: ReadSet,
+}
+
+impl Rendered {
+    /// The objects as a bundle.
+    ///
+    /// # Errors
+    /// [`DuplicateObject`] names both files where two objects differ only in version.
+    pub fn bundle(&self) -> Result<Bundle, DuplicateObject> {
+        let source = |at: usize| self.sources.get(at).map(ToString::to_string).unwrap_or_default();
+        Bundle::with_sources(self.objects.clone(), source)
+    }
+}
+
+/// Renders a path of a tree as `kustomize build` does; a folder without a kustomization is read as plain
+/// YAML and JSON files, recursively, in the order of their paths.
+///
+/// Files may be anywhere in the tree; what leads out of it is refused.
+///
+/// # Errors
+/// [`RenderError`] with the file, the line, and what to do.
+///
+/// ```
+/// use engine::kustomize::{MapTree, render};
+/// let tree = MapTree::new()
+///     .with("dev/kustomization.yaml", "namespace: dev\nresources: [config.yaml]\n")
+///     .with("dev/config.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n");
+/// let rendered = render(&tree, "dev")?;
+/// assert_eq!(rendered.objects[0].namespace(), Some("dev"));
+/// assert!(rendered.reads.unchanged(&tree.with("README.md", "elsewhere")));
+/// # Ok::<(), engine::kustomize::RenderError>(())
+/// ```
+pub fn render(tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
+    let (result, reads) = render_recorded(tree, path);
+    let (objects, sources) = result?;
+    Ok(Rendered { objects, sources, reads })
+}
+
+/// As [`render`], but gives what was read also where rendering fails, so that a failure need not be
+/// repeated until something that it read changes.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_or_reads(tree: &dyn Tree, path: &str) -> Result<Rendered, (RenderError, ReadSet)> {
+    let (result, reads) = render_recorded(tree, path);
+    match result {
+        Ok((objects, sources)) => Ok(Rendered { objects, sources, reads }),
+        Err(error) => Err((error, reads)),
+    }
+}
+
+type Objects = (Vec<Object>, Vec<Source>);
+
+fn render_recorded(tree: &dyn Tree, path: &str) -> (Result<Objects, RenderError>, ReadSet) {
+    let mut renderer =
+        Renderer { reader: Reader::new(tree), stack: Vec::new(), visited: 0, tracks_origin: false };
+    let result = renderer.render(path).and_then(finish);
+    (result, renderer.reader.into_read_set())
+}
+
+/// Turns resources into objects and checks that each identity is there once.
+fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
+    let mut objects = Vec::with_capacity(resources.len());
+    let mut sources = Vec::with_capacity(resources.len());
+    for resource in resources {
+        let object = Object::new(resource.value)
+            .map_err(|problem| RenderError::Object { source_at: resource.source.clone(), problem })?;
+        objects.push(object);
+        sources.push(resource.source);
+    }
+    let mut seen = std::collections::HashMap::with_capacity(objects.len());
+    for (at, object) in objects.iter().enumerate() {
+        if let Some(first) = seen.insert(object.object_ref(), at) {
+            let source = |at: usize| sources.get(at).cloned().unwrap_or_default();
+            return Err(RenderError::Duplicate {
+                object: object.object_ref().to_string(),
+                first: source(first),
+                second: source(at),
+            });
+        }
+    }
+    Ok((objects, sources))
+}
+
+struct Renderer<'t> {
+    reader: Reader<'t>,
+    /// The folders that are being accumulated, from the outermost.
+    stack: Vec<String>,
+    visited: usize,
+    tracks_origin: bool,
+}
+
+impl Renderer<'_> {
+    fn render(&mut self, path: &str) -> Result<Vec<Resource>, RenderError> {
+        let missing = || RenderError::MissingPath { path: path.to_owned() };
+        let normal = join("", path).ok_or_else(missing)?;
+        match self.reader.resolve(&normal)?.ok_or_else(missing)? {
+            (directory, EntryKind::Directory) => match self.kustomization_file(&directory)? {
+                Some(file) => self.render_kustomization(&directory, &file),
+                None => self.render_folder(&directory),
+            },
+            (file, _) => resources::read(&self.reader.text(&file)?, &file),
+        }
+    }
+
+    fn render_kustomization(&mut self, directory: &str, file: &str) -> Result<Vec<Resource>, RenderError> {
+        let root = Kustomization::read(&self.reader.text(file)?, file)?;
+        self.tracks_origin = !root.build_metadata.is_empty();
+        let mut accumulated = self.accumulate(directory, "", &root, Accumulator::default())?;
+        for resource in accumulated.resources.iter_mut().filter(|resource| resource.needs_hash) {
+            let suffix = hash::suffix(&resource.value);
+            resource.remember_id();
+            let name = format!("{}-{suffix}", resource.name());
+            resource.set_name(&name);
+        }
+        let config = accumulated.config.clone().unwrap_or_else(TransformerConfig::builtin);
+        name_references::follow(&mut accumulated.resources, &config)?;
+        vars::resolve(&accumulated.variables, accumulated.resources.as_mut_slice(), &config.var_reference)?;
+        let mut list = accumulated.resources.into_list();
+        list.retain(|resource| !resources::is_for_other_tools(&resource.value));
+        order::sort(&mut list, root.sort.as_ref());
+        for resource in &mut list {
+            build_metadata::write_annotations(resource, &root.build_metadata);
+        }
+        Ok(list)
+    }
+
+    /// Reads a folder without a kustomization; folders in it that have one are rendered by it.
+    fn render_folder(&mut self, directory: &str) -> Result<Vec<Resource>, RenderError> {
+        let mut map = ResourceMap::default();
+        self.read_folder(directory, &mut map)?;
+        Ok(map.into_list())
+    }
+
+    fn read_folder(&mut self, directory: &str, map: &mut ResourceMap) -> Result<(), RenderError> {
+        self.enter(directory, &Source::new(directory, 1))?;
+        for (name, _) in self.reader.list(directory)? {
+            if name.starts_with('.') {
+                continue;
+            }
+            let path = join(directory, &name).unwrap_or_default();
+            match self.reader.resolve(&path)? {
+                Some((inner, EntryKind::Directory)) => match self.kustomization_file(&inner)? {
+                    Some(file) => {
+                        let nested = Kustomization::read(&self.reader.text(&file)?, &file)?;
+                        if !nested.is_component {
+                            for resource in self.render_kustomization(&inner, &file)? {
+                                map.append(resource)?;
+                            }
+                        }
+                    }
+                    None => self.read_folder(&inner, map)?,
+                },
+                Some((file, EntryKind::File)) if is_manifest(&name) => {
+                    for resource in resources::read(&self.reader.text(&file)?, &path)? {
+                        map.append(resource)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.stack.pop();
+        Ok(())
+    }
+
+    /// The kustomization file of a folder, if there is one.
+    fn kustomization_file(&self, directory: &str) -> Result<Option<String>, RenderError> {
+        let mut found: Option<String> = None;
+        for name in FILE_NAMES {
+            let path = join(directory, name).unwrap_or_default();
+            if let Some((file, EntryKind::File)) = self.reader.resolve(&path)? {
+                if let Some(first) = found {
+                    return Err(RenderError::Invalid {
+                        source_at: Source::new(file, 1),
+                        problem: format!(
+                            "{first} is a kustomization of this folder too; keep one of the two"
+                        ),
+                    });
+                }
+                found = Some(file);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Notes that a folder is being accumulated; refuses cycles and endless nesting.
+    fn enter(&mut self, directory: &str, from: &Source) -> Result<(), RenderError> {
+        if let Some(at) = self.stack.iter().position(|known| known == directory) {
+            let mut chain: Vec<String> = self.stack[at..].to_vec();
+            chain.push(directory.to_owned());
+            for folder in chain.iter_mut().filter(|folder| folder.is_empty()) {
+                *folder = ".".to_owned();
+            }
+            return Err(RenderError::Cycle { chain });
+        }
+        self.visited += 1;
+        let too_many = |what, limit| Err(RenderError::TooMany { source_at: from.clone(), what, limit });
+        if self.stack.len() >= MAX_NESTING {
+            return too_many("levels of kustomizations", MAX_NESTING);
+        }
+        if self.visited > MAX_KUSTOMIZATIONS {
+            return too_many("kustomizations", MAX_KUSTOMIZATIONS);
+        }
+        self.stack.push(directory.to_owned());
+        Ok(())
+    }
+
+    /// Goes through one kustomization: resources, generators, components, transformers.
+    fn accumulate(
+        &mut self,
+        directory: &str,
+        origin: &str,
+        kustomization: &Kustomization,
+        mut accumulated: Accumulator,
+    ) -> Result<Accumulator, RenderError> {
+        self.enter(directory, &Source::new(&kustomization.file, 1))?;
+        for entry in &kustomization.resources {
+            self.add_resource(directory, origin, entry, &mut accumulated)?;
+        }
+        self.add_config(directory, kustomization, &mut accumulated)?;
+        for generator in &kustomization.generators {
+            let load = |path: &str, at: &Source| self.load(directory, path, at);
+            let mut generated = generator.generate(&load)?;
+            if self.tracks_origin {
+                generated.origin =
+                    Some(configured(origin, &kustomization.file, generator.kind.plugin_name()));
+            }
+            accumulated.resources.absorb(generated)?;
+        }
+        for entry in &kustomization.components {
+            let (inner, nested) = self.nested(directory, entry, true)?;
+            let inner_origin = join_origin(origin, &entry.text);
+            accumulated = self.accumulate(&inner, &inner_origin, &nested, accumulated)?;
+        }
+        let load = |path: &Located| {
+            let file = self.find(directory, path)?;
+            Ok((self.reader.text(&file)?, file))
+        };
+        let note = |name: &str| self.tracks_origin.then(|| configured(origin, &kustomization.file, name));
+        transform::run(kustomization, &mut accumulated, &load, &note)?;
+        accumulated.bind_variables(&kustomization.variables)?;
+        self.stack.pop();
+        Ok(accumulated)
+    }
+
+    /// Adds a file's objects, or what a folder's kustomization makes.
+    fn add_resource(
+        &mut self,
+        directory: &str,
+        origin: &str,
+        entry: &Located,
+        accumulated: &mut Accumulator,
+    ) -> Result<(), RenderError> {
+        match self.locate(directory, entry)? {
+            (_, EntryKind::Directory) => {
+                let (inner, nested) = self.nested(directory, entry, false)?;
+                let child = self.accumulate(
+                    &inner,
+                    &join_origin(origin, &entry.text),
+                    &nested,
+                    Accumulator::default(),
+                )?;
+                accumulated.merge(child, &entry.source)
+            }
+            (file, _) => {
+                for mut resource in resources::read(&self.reader.text(&file)?, &file)? {
+                    if self.tracks_origin {
+                        resource.origin =
+                            Some(Origin { path: join_origin(origin, &entry.text), ..Origin::default() });
+                    }
+                    accumulated.resources.append(resource)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The kustomization of a folder that another one names.
+    fn nested(
+        &self,
+        directory: &str,
+        entry: &Located,
+        component: bool,
+    ) -> Result<(String, Kustomization), RenderError> {
+        let invalid = |problem: String| RenderError::Invalid { source_at: entry.source.clone(), problem };
+        let (inner, kind) = self.locate(directory, entry)?;
+        let file = match kind {
+            EntryKind::Directory => self.kustomization_file(&inner)?,
+            _ => None,
+        };
+        let Some(file) = file else {
+            return Err(invalid(format!(
+                "the folder {:?} has no kustomization.yaml; add one, or name its files one by one",
+                entry.text
+            )));
+        };
+        let nested = Kustomization::read(&self.reader.text(&file)?, &file)?;
+        match (component, nested.is_component) {
+            (true, false) => {
+                Err(invalid(format!("{:?} is no Component; name it under resources", entry.text)))
+            }
+            (false, true) => {
+                Err(invalid(format!("{:?} is a Component; name it under components", entry.text)))
+            }
+            _ => Ok((inner, nested)),
+        }
+    }
+
+    fn add_config(
+        &self,
+        directory: &str,
+        kustomization: &Kustomization,
+        accumulated: &mut Accumulator,
+    ) -> Result<(), RenderError> {
+        let mut config = TransformerConfig::builtin();
+        for entry in &kustomization.configurations {
+            let file = self.find(directory, entry)?;
+            let more = configurations::read(&self.reader.text(&file)?, &file)?;
+            config = TransformerConfig::merged(&config, &more)
+                .map_err(|problem| RenderError::Invalid { source_at: entry.source.clone(), problem })?;
+        }
+        accumulated.add_config(&config, &Source::new(&kustomization.file, 1))
+    }
+
+    /// Where an entry leads and what is there. Remote entries are refused by name.
+    fn locate(&self, directory: &str, entry: &Located) -> Result<(String, EntryKind), RenderError> {
+        let is_url =
+            entry.text.contains("://") || entry.text.starts_with("git@") || entry.text.starts_with("git::");
+        let refused = || RenderError::Refused {
+            source_at: entry.source.clone(),
+            what: format!("the remote base {:?}", entry.text),
+            instead: "copy it into the repository, or add it as a Git subtree".to_owned(),
+        };
+        if is_url {
+            return Err(refused());
+        }
+        let path = join(directory, &entry.text).ok_or_else(|| RenderError::Invalid {
+            source_at: entry.source.clone(),
+            problem: format!("{:?} leads out of the repository; use a path inside of it", entry.text),
+        })?;
+        match self.reader.resolve(&path)? {
+            Some(found) => Ok(found),
+            None if entry.text.starts_with("github.com/") || entry.text.contains("?ref=") => Err(refused()),
+            None => Err(RenderError::NotFound { source_at: entry.source.clone(), path }),
+        }
+    }
+
+    /// A file that an entry names.
+    fn find(&self, directory: &str, entry: &Located) -> Result<String, RenderError> {
+        match self.locate(directory, entry)? {
+            (file, EntryKind::File) => Ok(file),
+            _ => Err(RenderError::Invalid {
+                source_at: entry.source.clone(),
+                problem: format!("{:?} is a folder, a file is needed", entry.text),
+            }),
+        }
+    }
+
+    fn load(&self, directory: &str, path: &str, at: &Source) -> Result<Vec<u8>, RenderError> {
+        let file = self.find(directory, &Located { text: path.to_owned(), source: at.clone() })?;
+        self.reader.bytes(&file)
+    }
+}
+
+fn is_manifest(name: &str) -> bool {
+    [".yaml", ".yml", ".json"].iter().any(|extension| name.ends_with(extension))
+}
+
+/// What `buildMetadata` says of a generator or transformer.
+fn configured(origin: &str, file: &str, kind: &str) -> Origin {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    Origin { path: String::new(), configured_in: join_origin(origin, name), configured_by: kind.to_owned() }
+}
+
+/// Joins paths that may lead upwards from the rendered folder, as Go's `filepath.Join` does.
+fn join_origin(origin: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in origin.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}

@@ -1,0 +1,259 @@
+//! `replacements`: values copied from one object's field to others'.
+
+use serde_json::Value;
+
+use crate::object::yaml::{Dialect, Node, NodeKind, read_nodes};
+
+use super::error::RenderError;
+use super::field_path::{self, Missing};
+use super::fields::{Fields, invalid};
+use super::kustomization::selector;
+use super::resource::{ResId, Resource, Source, scalar_text};
+use super::selector::{Selector, selector_holds};
+
+/// `options` of a source or target.
+#[derive(Debug, Clone, Default)]
+struct Options {
+    delimiter: String,
+    index: i64,
+    create: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Target {
+    select: Selector,
+    reject: Vec<Selector>,
+    field_paths: Vec<String>,
+    options: Options,
+}
+
+/// One replacement.
+#[derive(Debug, Clone)]
+pub(super) struct Replacement {
+    at: Source,
+    source: Selector,
+    source_path: String,
+    source_options: Options,
+    targets: Vec<Target>,
+}
+
+const SELECTOR_FIELDS: [&str; 5] = ["group", "version", "kind", "name", "namespace"];
+const DEFAULT_PATH: &str = "metadata.name";
+
+impl Replacement {
+    /// Reads a replacement.
+    pub fn read(node: &Node, file: &str) -> Result<Self, RenderError> {
+        let fields = Fields::new(node, file, "a replacement", &["path", "source", "targets"])?;
+        let Some((_, source)) = fields.get("source") else {
+            return Err(fields.invalid("a replacement needs a source"));
+        };
+        let mut known = SELECTOR_FIELDS.to_vec();
+        known.extend(["fieldPath", "options"]);
+        let from = Fields::new(source, file, "a source", &known)?;
+        let targets = fields.items("targets")?;
+        if targets.is_empty() {
+            return Err(fields.invalid("a replacement needs at least one target"));
+        }
+        let path = from.text("fieldPath")?;
+        Ok(Self {
+            at: fields.source(),
+            source: Selector {
+                group: from.text("group")?,
+                version: from.text("version")?,
+                kind: from.text("kind")?,
+                name: from.text("name")?,
+                namespace: from.text("namespace")?,
+                ..Selector::default()
+            },
+            source_path: if path.is_empty() { DEFAULT_PATH.to_owned() } else { path },
+            source_options: options(&from, file)?,
+            targets: targets.iter().map(|target| Target::read(target, file)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Reads a file that holds one replacement or a list of them.
+    pub fn read_file(text: &str, file: &str) -> Result<Vec<Self>, RenderError> {
+        let documents = read_nodes(text, file, Dialect::Settings)?;
+        match documents.as_slice() {
+            [Node { kind: NodeKind::List(items), .. }] => {
+                items.iter().map(|item| Self::read(item, file)).collect()
+            }
+            [node] => Ok(vec![Self::read(node, file)?]),
+            _ => Err(invalid(file, 1, "this must be one replacement or a list of them")),
+        }
+    }
+
+    /// Copies the value.
+    pub fn apply(&self, resources: &mut [Resource]) -> Result<(), RenderError> {
+        let fail = |problem: String| RenderError::Invalid { source_at: self.at.clone(), problem };
+        let mut sources = resources.iter().filter(|r| is_selected(r, &self.source));
+        let source = match (sources.next(), sources.next()) {
+            (Some(source), None) => source,
+            (None, _) => return Err(fail("no object is selected as the source; correct it".to_owned())),
+            _ => {
+                return Err(fail(
+                    "several objects are selected as the source; add a name or namespace".to_owned(),
+                ));
+            }
+        };
+        let value = field_path::get(&source.value, &self.source_path).filter(|value| !is_empty(value));
+        let missing = || fail(format!("{} has no {}; correct fieldPath", source.id(), self.source_path));
+        let value = refined(value.ok_or_else(missing)?, &self.source_options).map_err(fail)?;
+        for target in &self.targets {
+            for resource in resources.iter_mut() {
+                if target.takes(resource).map_err(fail)? {
+                    target.set(resource, &value).map_err(fail)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    fn read(node: &Node, file: &str) -> Result<Self, RenderError> {
+        let fields = Fields::new(node, file, "a target", &["select", "reject", "fieldPaths", "options"])?;
+        let Some((_, select)) = fields.get("select") else {
+            return Err(fields.invalid("a target needs select"));
+        };
+        let mut field_paths: Vec<String> =
+            fields.texts("fieldPaths")?.into_iter().map(|path| path.text).collect();
+        if field_paths.is_empty() {
+            field_paths.push(DEFAULT_PATH.to_owned());
+        }
+        Ok(Self {
+            select: selector(select, file)?,
+            reject: fields
+                .items("reject")?
+                .iter()
+                .map(|item| selector(item, file))
+                .collect::<Result<_, _>>()?,
+            field_paths,
+            options: options(&fields, file)?,
+        })
+    }
+
+    fn takes(&self, resource: &Resource) -> Result<bool, String> {
+        if !is_selected(resource, &self.select) || !labels_hold(resource, &self.select)? {
+            return Ok(false);
+        }
+        for reject in &self.reject {
+            let has_labels = !reject.labels.is_empty() || !reject.annotations.is_empty();
+            let has_id = [&reject.group, &reject.version, &reject.kind, &reject.name, &reject.namespace]
+                .iter()
+                .any(|part| !part.is_empty());
+            if (has_labels && labels_hold(resource, reject)?) || (has_id && is_selected(resource, reject)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn set(&self, resource: &mut Resource, value: &Value) -> Result<(), String> {
+        for path in &self.field_paths {
+            let missing = if self.options.create { Missing::Create } else { Missing::Skip };
+            let count = field_path::each(&mut resource.value, path, missing, &mut |field| {
+                replace(field, value, &self.options)
+            })?;
+            if count == 0 {
+                return Err(format!(
+                    "{} has no {path} to replace; correct fieldPaths or set options.create",
+                    resource.id()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn options(fields: &Fields<'_>, file: &str) -> Result<Options, RenderError> {
+    let Some((_, node)) = fields.get("options") else { return Ok(Options::default()) };
+    let fields = Fields::new(node, file, "options", &["delimiter", "index", "encoding", "create"])?;
+    Ok(Options {
+        delimiter: fields.text("delimiter")?,
+        index: fields.integer("index")?.unwrap_or(0),
+        create: fields.flag("create")?,
+    })
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether any identity that the object has or had is the selected one; empty parts select all.
+fn is_selected(resource: &Resource, selector: &Selector) -> bool {
+    resource.is_any(|id: &ResId| {
+        let fits = |wanted: &str, text: &str| wanted.is_empty() || wanted == text;
+        fits(&selector.name, &id.name)
+            && fits(&selector.namespace, &id.namespace)
+            && fits(&selector.group, &id.gvk.group)
+            && fits(&selector.version, &id.gvk.version)
+            && fits(&selector.kind, &id.gvk.kind)
+    })
+}
+
+fn labels_hold(resource: &Resource, selector: &Selector) -> Result<bool, String> {
+    let metadata = &resource.value["metadata"];
+    Ok(selector_holds(&selector.labels, &metadata["labels"])?
+        && selector_holds(&selector.annotations, &metadata["annotations"])?)
+}
+
+/// The part of the source's value that the options choose.
+fn refined(value: &Value, options: &Options) -> Result<Value, String> {
+    if options.delimiter.is_empty() {
+        return Ok(value.clone());
+    }
+    if value.is_array() || value.is_object() {
+        return Err("a delimiter goes with a scalar source; remove it or correct fieldPath".to_owned());
+    }
+    let text = scalar_text(value);
+    let parts: Vec<&str> = text.split(options.delimiter.as_str()).collect();
+    usize::try_from(options.index)
+        .ok()
+        .and_then(|index| parts.get(index))
+        .map(|part| Value::String((*part).to_owned()))
+        .ok_or_else(|| format!("index {} is not in {text:?}, which has {} parts", options.index, parts.len()))
+}
+
+/// Writes a value over a field. A scalar keeps its type: a number copied into a text stays a text.
+fn replace(field: &mut Value, value: &Value, options: &Options) -> Result<(), String> {
+    let mut text = scalar_text(value);
+    if !options.delimiter.is_empty() {
+        if field.is_array() || field.is_object() {
+            return Err("a delimiter goes with a scalar target; remove it or correct fieldPaths".to_owned());
+        }
+        let old = if field.is_null() { String::new() } else { scalar_text(field) };
+        let mut parts: Vec<&str> = old.split(options.delimiter.as_str()).collect();
+        match usize::try_from(options.index) {
+            Err(_) => parts.insert(0, &text),
+            Ok(index) if index >= parts.len() => parts.push(&text),
+            Ok(index) => parts[index] = &text,
+        }
+        text = parts.join(&options.delimiter);
+    }
+    let is_scalar = !value.is_array() && !value.is_object();
+    *field = match field {
+        Value::String(_) if is_scalar => Value::String(text),
+        Value::Number(_) | Value::Bool(_) if is_scalar => typed(&text),
+        Value::Null if options.create && is_scalar && options.delimiter.is_empty() => value.clone(),
+        Value::Null if is_scalar => Value::String(text),
+        _ => value.clone(),
+    };
+    Ok(())
+}
+
+/// What a plain YAML scalar of this text means.
+fn typed(text: &str) -> Value {
+    read_nodes(text, "", Dialect::Manifest)
+        .ok()
+        .and_then(|mut documents| documents.pop())
+        .map(Node::into_value)
+        .filter(|value| !value.is_array() && !value.is_object())
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}

@@ -1,0 +1,169 @@
+//! The objects of a render, in order, with the rules for adding to them.
+
+use std::collections::HashMap;
+
+use super::error::RenderError;
+use super::resource::{Behavior, ResId, Resource, Source};
+
+/// How many objects a render may hold.
+pub const MAX_OBJECTS: usize = 50_000;
+
+/// Objects in the order in which they were loaded; no two have one identity when added.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ResourceMap {
+    list: Vec<Resource>,
+    /// Where each identity is; built when first needed, dropped when objects may have changed.
+    index: Option<HashMap<ResId, usize>>,
+}
+
+impl ResourceMap {
+    pub fn iter(&self) -> std::slice::Iter<'_, Resource> {
+        self.list.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Resource> {
+        self.index = None;
+        self.list.iter_mut()
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [Resource] {
+        self.index = None;
+        &mut self.list
+    }
+
+    pub fn list_mut(&mut self) -> &mut Vec<Resource> {
+        self.index = None;
+        &mut self.list
+    }
+
+    pub fn into_list(self) -> Vec<Resource> {
+        self.list
+    }
+
+    fn index(&mut self) -> &mut HashMap<ResId, usize> {
+        let list = &self.list;
+        self.index.get_or_insert_with(|| list.iter().enumerate().map(|(at, r)| (r.id(), at)).collect())
+    }
+
+    /// Adds an object that must not be there yet.
+    pub fn append(&mut self, resource: Resource) -> Result<(), RenderError> {
+        let at = self.list.len();
+        if at >= MAX_OBJECTS {
+            return Err(RenderError::TooMany {
+                source_at: resource.source,
+                what: "objects",
+                limit: MAX_OBJECTS,
+            });
+        }
+        let id = resource.id();
+        if let Some(first) = self.index().insert(id.clone(), at) {
+            return Err(RenderError::Duplicate {
+                object: id.to_string(),
+                first: self.list.get(first).map(|r| r.source.clone()).unwrap_or_default(),
+                second: resource.source,
+            });
+        }
+        self.list.push(resource);
+        Ok(())
+    }
+
+    /// Adds all objects of another map.
+    pub fn append_all(&mut self, other: Self) -> Result<(), RenderError> {
+        if self.list.is_empty() {
+            *self = other;
+            return Ok(());
+        }
+        other.list.into_iter().try_for_each(|resource| self.append(resource))
+    }
+
+    /// Adds a generated object, or lets it replace or change the one that is there.
+    pub fn absorb(&mut self, mut generated: Resource) -> Result<(), RenderError> {
+        let id = generated.id();
+        let matches: Vec<usize> =
+            (0..self.list.len()).filter(|at| self.list[*at].is_any(|known| *known == id)).collect();
+        let fail = |source_at: &Source, problem: String| {
+            Err(RenderError::Invalid { source_at: source_at.clone(), problem })
+        };
+        match (matches.as_slice(), generated.behavior) {
+            ([], Behavior::Create) => self.append(generated),
+            ([], _) => fail(
+                &generated.source,
+                format!(
+                    "there is no {id} to merge with or to replace; remove the behavior or correct the name"
+                ),
+            ),
+            ([at], Behavior::Replace | Behavior::Merge) => {
+                let merges = generated.behavior == Behavior::Merge;
+                let old = self.list[*at].clone();
+                if merges {
+                    merge_texts(&mut generated, &old, "data");
+                    merge_texts(&mut generated, &old, "binaryData");
+                    if old.origin.is_some() {
+                        generated.origin = old.origin.clone();
+                    }
+                }
+                generated.take_over(old);
+                self.index = None;
+                self.list[*at] = generated;
+                Ok(())
+            }
+            ([at], Behavior::Create) => fail(
+                &generated.source,
+                format!("{id} exists already ({}); set behavior: merge or replace", self.list[*at].source),
+            ),
+            _ => fail(
+                &generated.source,
+                format!("several objects are or were {id}; give them different names"),
+            ),
+        }
+    }
+
+    /// Finds the only object that is or was one; says what is wrong if there is not exactly one.
+    pub fn only(&self, id: &ResId) -> Result<usize, String> {
+        let mut found = (0..self.list.len()).filter(|at| self.list[*at].is_any(|known| known == id));
+        match (found.next(), found.next()) {
+            (Some(at), None) => Ok(at),
+            (None, _) => {
+                Err(format!("there is no {id} among the resources; correct kind, name or namespace"))
+            }
+            _ => Err(format!("several objects are or were {id}; say which with a target")),
+        }
+    }
+
+    /// Fails if two objects have come to have one identity.
+    pub fn check_identities(&self) -> Result<(), RenderError> {
+        let mut seen: HashMap<ResId, &Resource> = HashMap::with_capacity(self.list.len());
+        for resource in &self.list {
+            if let Some(first) = seen.insert(resource.id(), resource) {
+                return Err(RenderError::Duplicate {
+                    object: resource.id().to_string(),
+                    first: first.source.clone(),
+                    second: resource.source.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds an older map of texts beneath a newer one.
+fn merge_texts(generated: &mut Resource, old: &Resource, field: &str) {
+    let texts = |resource: &Resource| {
+        resource.value[field]
+            .as_object()
+            .map(|map| {
+                map.iter()
+                    .map(|(k, v)| (k.clone(), serde_json::Value::String(super::resource::scalar_text(v))))
+                    .collect::<serde_json::Map<_, _>>()
+            })
+            .unwrap_or_default()
+    };
+    let mut merged = texts(old);
+    merged.extend(texts(generated));
+    let Some(map) = generated.value.as_object_mut() else { return };
+    if merged.is_empty() {
+        map.shift_remove(field);
+    } else {
+        map.insert(field.to_owned(), serde_json::Value::Object(merged));
+    }
+}

@@ -1,0 +1,179 @@
+//! The transformers of one kustomization, in kustomize's order.
+
+use super::accumulator::Accumulator;
+use super::error::RenderError;
+use super::fields::Located;
+use super::kustomization::{Kustomization, PatchEntry, ReplacementEntry};
+use super::labels::set_pairs;
+use super::names::{Affix, rename};
+use super::namespace::set_namespace;
+use super::patches::{self, Patch, PatchText};
+use super::replacements::Replacement;
+use super::resource::{Origin, Source};
+use super::transformer_config::TransformerConfig;
+
+/// Reads a file that the kustomization names: its text and its path.
+type Load<'a> = &'a dyn Fn(&Located) -> Result<(String, String), RenderError>;
+/// What to note about a transformer, if notes are asked for.
+type Note<'a> = &'a dyn Fn(&str) -> Option<Origin>;
+
+/// Runs every transformer of a kustomization over what it accumulated.
+pub(super) fn run(
+    kustomization: &Kustomization,
+    accumulated: &mut Accumulator,
+    load: Load<'_>,
+    note: Note<'_>,
+) -> Result<(), RenderError> {
+    let config = accumulated.config.clone().unwrap_or_else(TransformerConfig::builtin);
+    patch(kustomization, accumulated, load, note)?;
+    if let Some(namespace) = &kustomization.namespace {
+        for resource in accumulated.resources.iter_mut() {
+            set_namespace(&namespace.text, resource, &config.namespace).map_err(at(&namespace.source))?;
+        }
+        accumulated.resources.check_identities()?;
+        remark(accumulated, note("NamespaceTransformer"));
+    }
+    if let Some(prefix) = &kustomization.name_prefix {
+        for resource in accumulated.resources.iter_mut() {
+            rename(Affix::Prefix(&prefix.text), resource, &config.name_prefix).map_err(at(&prefix.source))?;
+        }
+        remark(accumulated, note("PrefixTransformer"));
+    }
+    if let Some(suffix) = &kustomization.name_suffix {
+        for resource in accumulated.resources.iter_mut() {
+            rename(Affix::Suffix(&suffix.text), resource, &config.name_suffix).map_err(at(&suffix.source))?;
+        }
+        remark(accumulated, note("SuffixTransformer"));
+    }
+    label(kustomization, accumulated, &config, note)?;
+    for entry in &kustomization.patches_json {
+        let patch = read_patch(entry, &kustomization.file, load)?;
+        patches::apply_json(entry, patch, &mut accumulated.resources)?;
+        remark(accumulated, note("PatchJson6902Transformer"));
+    }
+    for (source, replicas) in &kustomization.replicas {
+        replicas.apply(accumulated.resources.as_mut_slice(), &config.replicas).map_err(at(source))?;
+        remark(accumulated, note("ReplicaCountTransformer"));
+    }
+    for (source, image) in &kustomization.images {
+        image.apply(accumulated.resources.iter_mut(), &config.images).map_err(at(source))?;
+        remark(accumulated, note("ImageTagTransformer"));
+    }
+    replace(kustomization, accumulated, load)?;
+    if !kustomization.replacements.is_empty() {
+        remark(accumulated, note("ReplacementTransformer"));
+    }
+    Ok(())
+}
+
+fn patch(
+    kustomization: &Kustomization,
+    accumulated: &mut Accumulator,
+    load: Load<'_>,
+    note: Note<'_>,
+) -> Result<(), RenderError> {
+    let mut strategic = Vec::new();
+    for entry in &kustomization.patches_strategic {
+        // For historical reasons an entry is the patch itself, or else the path of its file.
+        let text = if entry.text.contains('\n') || entry.text.contains(": ") {
+            patches::inline(entry, &kustomization.file)
+        } else {
+            let (text, file) = load(entry)?;
+            PatchText { text, file, inline_at: None }
+        };
+        strategic.extend(patches::strategic(&text)?);
+    }
+    if !kustomization.patches_strategic.is_empty() {
+        patches::apply_strategic(strategic, &mut accumulated.resources)?;
+        remark(accumulated, note("PatchStrategicMergeTransformer"));
+    }
+    for entry in &kustomization.patches {
+        let patch = read_patch(entry, &kustomization.file, load)?;
+        patches::apply(entry, patch, &mut accumulated.resources)?;
+        remark(accumulated, note("PatchTransformer"));
+    }
+    Ok(())
+}
+
+fn label(
+    kustomization: &Kustomization,
+    accumulated: &mut Accumulator,
+    config: &TransformerConfig,
+    note: Note<'_>,
+) -> Result<(), RenderError> {
+    for (source, labels) in &kustomization.labels {
+        let specs = labels.field_specs(config).map_err(at(source))?;
+        set_pairs(&labels.pairs, accumulated.resources.iter_mut(), &specs).map_err(at(source))?;
+        remark(accumulated, note("LabelTransformer"));
+    }
+    let source = Source::new(&kustomization.file, 1);
+    if !kustomization.labels.is_empty() || !kustomization.common_labels.is_empty() {
+        set_pairs(&kustomization.common_labels, accumulated.resources.iter_mut(), &config.common_labels)
+            .map_err(at(&source))?;
+        remark(accumulated, note("LabelTransformer"));
+    }
+    if !kustomization.common_annotations.is_empty() {
+        set_pairs(
+            &kustomization.common_annotations,
+            accumulated.resources.iter_mut(),
+            &config.common_annotations,
+        )
+        .map_err(at(&source))?;
+        remark(accumulated, note("AnnotationsTransformer"));
+    }
+    Ok(())
+}
+
+fn replace(
+    kustomization: &Kustomization,
+    accumulated: &mut Accumulator,
+    load: Load<'_>,
+) -> Result<(), RenderError> {
+    for entry in &kustomization.replacements {
+        match entry {
+            ReplacementEntry::Inline(replacement) => {
+                replacement.apply(accumulated.resources.as_mut_slice())?
+            }
+            ReplacementEntry::File(path) => {
+                let (text, file) = load(path)?;
+                for replacement in Replacement::read_file(&text, &file)? {
+                    replacement.apply(accumulated.resources.as_mut_slice())?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_patch(entry: &PatchEntry, file: &str, load: Load<'_>) -> Result<Patch, RenderError> {
+    let invalid =
+        |problem: &str| RenderError::Invalid { source_at: entry.source.clone(), problem: problem.to_owned() };
+    let text = match (&entry.patch, &entry.path) {
+        (Some(_), Some(_)) => {
+            return Err(invalid("a patch is given either in place or by path; remove one of the two"));
+        }
+        (None, None) => return Err(invalid("a patch needs patch or path; add one")),
+        (Some(patch), None) => patches::inline(patch, file),
+        (None, Some(path)) => {
+            let (text, file) = load(path)?;
+            PatchText { text, file, inline_at: None }
+        }
+    };
+    patches::read(&text)
+}
+
+/// Notes a transformer on every object: as its origin if it has none, else as a change.
+fn remark(accumulated: &mut Accumulator, origin: Option<Origin>) {
+    let Some(origin) = origin else { return };
+    for resource in accumulated.resources.iter_mut() {
+        if resource.origin.is_none() {
+            resource.origin = Some(origin.clone());
+        } else {
+            resource.transformations.push(origin.clone());
+        }
+    }
+}
+
+fn at(source: &Source) -> impl Fn(String) -> RenderError + '_ {
+    move |problem| RenderError::Invalid { source_at: source.clone(), problem }
+}
