@@ -11,7 +11,9 @@ use super::{Health, number};
 ///
 /// The number of new pods is bounded by the Deployment's own size: Kubernetes never makes more new pods
 /// than `spec.replicas`. Readiness is counted, not availability: the hold itself keeps new pods from
-/// becoming available. The status does not say which pods are ready, so all of them have to be.
+/// becoming available. The status does not say which pods are ready, so all of them have to be, unless
+/// old pods are unwell: then the pods that are ready and not available are the new ones, and a release
+/// that mends a broken one is not held up by it.
 pub fn canary_ready(deployment: &Value, pods: u32) -> Health {
     let early =
         not_observed(deployment).or_else(|| unseen(deployment)).or_else(|| deadline_exceeded(deployment));
@@ -27,7 +29,9 @@ pub fn canary_ready(deployment: &Value, pods: u32) -> Health {
     }
     // Where everything is new already there are no old pods to keep.
     let all = if updated >= size { size } else { size + want };
-    if ready < all {
+    let available = status("availableReplicas");
+    let mends = available < size && (want..=updated).contains(&(ready - available));
+    if ready < all && !mends {
         return Health::progressing(
             "CanaryNotReady",
             format!("{ready} of {all} pods are ready, {want} of them new"),

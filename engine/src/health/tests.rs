@@ -94,6 +94,14 @@ fn canaries() {
         let health = canary_ready(&deployment(replicas, all, updated, ready), pods);
         assert_eq!(health.to_string(), expected, "{replicas} {all} {updated} {ready} {pods}");
     }
+    // The old version is broken: only the new pod is ready.
+    for (ready, available, expected) in
+        [(1, 0, true), (2, 1, true), (1, 1, false), (2, 0, false), (0, 0, false)]
+    {
+        let mut mended = deployment(3, 4, 1, ready);
+        mended["status"]["availableReplicas"] = json!(available);
+        assert_eq!(canary_ready(&mended, 1).is_ready(), expected, "{ready} ready, {available} available");
+    }
     let mut stale = deployment(3, 4, 1, 4);
     stale["metadata"]["generation"] = json!(3);
     assert!(!canary_ready(&stale, 1).is_ready());

@@ -151,6 +151,110 @@ fn what_git_no_longer_has_is_deleted_in_reverse() {
     assert_eq!((plan.prune[1].uid.as_str(), plan.prune[1].resource_version.as_str()), ("uid-backend", "7"));
 }
 
+/// What the API server has after a plan was executed in full.
+fn execute(cluster: &Cluster, plan: &Plan, desired: &[Object]) -> Cluster {
+    let mut live = cluster.0.clone();
+    for write in plan.stages.iter().flat_map(|stage| &stage.writes) {
+        let value = applied(&desired[write.index]);
+        live.insert(write.object.clone(), Live::from_value(&value, &marks().field_manager).unwrap());
+    }
+    for deletion in &plan.prune {
+        let gone = live.remove(&deletion.object).unwrap();
+        assert_eq!((&gone.uid, &gone.resource_version), (&deletion.uid, &deletion.resource_version));
+    }
+    Cluster(live)
+}
+
+/// Every state that an object can be found in, by name.
+fn states(object: &Object) -> Vec<(&'static str, Option<Value>)> {
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut value = applied(object);
+        change(&mut value["metadata"]);
+        Some(value)
+    };
+    vec![
+        ("missing", None),
+        ("intact", with(&|_| {})),
+        ("older", with(&|m| m["annotations"][APPLIED] = json!("0000000000000000.0000000000000000"))),
+        ("drifted", with(&|m| m["managedFields"][0]["fieldsV1"] = json!({}))),
+        ("taken", with(&|m| m["managedFields"] = json!([]))),
+        ("unstamped", with(&|m| m["annotations"] = json!(null))),
+        ("unlabelled", with(&|m| m["labels"] = json!(null))),
+        (
+            "foreign",
+            with(
+                &|m| *m = json!({"name": object.name(), "namespace": m["namespace"], "uid": "u", "resourceVersion": "1"}),
+            ),
+        ),
+        ("another's", with(&|m| m["labels"][PART_OF] = json!("applyset-other-v1"))),
+        ("kept", with(&|m| m["annotations"][PRUNE] = json!("disabled"))),
+        ("leaving", with(&|m| m["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"))),
+    ]
+}
+
+#[test]
+fn executing_a_plan_leaves_nothing_to_do_from_any_state() {
+    // Two objects of different stages in every pair of states, each wanted or not.
+    let (a, b) = (object("v1", "ConfigMap", "a"), object("apps/v1", "Deployment", "b"));
+    let mut plans = 0;
+    for (name_a, state_a) in states(&a) {
+        for (name_b, state_b) in states(&b) {
+            for wanted in [vec![], vec![a.clone()], vec![b.clone()], vec![a.clone(), b.clone()]] {
+                let cluster = Cluster::of([&state_a, &state_b].into_iter().flatten().cloned());
+                let plan = cluster.plan_with(&wanted, |input| input.approvals.all = true);
+                assert_eq!(plan.refusals, [], "{name_a} {name_b}");
+                assert_eq!(plan.writes() + plan.unchanged, wanted.len(), "{name_a} {name_b}");
+                let after = execute(&cluster, &plan, &wanted);
+                let again = after.plan_with(&wanted, |input| input.approvals.all = true);
+                assert!(again.is_empty(), "{name_a} {name_b}: {plan}\nthen\n{again}");
+                // Nothing is ever deleted that is not a member, or that its team keeps.
+                let may_go = ["intact", "older", "drifted", "taken", "unstamped"];
+                for (object, state) in [(&a, name_a), (&b, name_b)] {
+                    let deleted = plan.prune.iter().any(|deletion| deletion.object == object.object_ref());
+                    let expected = !wanted.contains(object) && may_go.contains(&state);
+                    assert_eq!(deleted, expected, "{} is {state}: {plan}", object.name());
+                }
+                plans += 1;
+            }
+        }
+    }
+    assert_eq!(plans, 11 * 11 * 4);
+}
+
+#[test]
+fn the_checker_finds_broken_plans() {
+    let cluster = Cluster::of([applied(&shop()[1])]);
+    let good = cluster.plan_with(&shop()[2..4], |input| input.approvals.all = true);
+    let broken = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = good.clone();
+        change(&mut plan);
+        lint(&plan).join("; ")
+    };
+    let cases = [
+        broken(&|plan| plan.stages.reverse()),
+        broken(&|plan| plan.stages[0].writes.clear()),
+        broken(&|plan| plan.stages[0].name = StageName::Rest),
+        broken(&|plan| {
+            let write = plan.stages[0].writes[0].clone();
+            plan.stages[0].writes.push(write);
+        }),
+        broken(&|plan| plan.prune[0].uid.clear()),
+        broken(&|plan| plan.prune.push(plan.prune[0].clone())),
+        broken(&|plan| plan.prune[0].object = plan.stages[0].writes[0].object.clone()),
+        broken(&|plan| plan.kept.push((plan.prune[0].object.clone(), String::new()))),
+    ];
+    assert_snapshot!(cases.join("\n"), @r"
+    stages are out of order
+    stage definitions and namespaces is empty
+    stages are out of order; Namespace shop does not belong to stage the rest
+    Namespace shop is written twice; wanted object 1 is written twice
+    Deployment.apps shop/backend would be deleted without preconditions
+    Deployment.apps shop/backend is deleted twice
+    Namespace shop is written and deleted
+    Deployment.apps shop/backend is kept, and written or deleted
+    ");
+}
+
 #[test]
 fn dangerous_deletions_are_refused_unless_approved() {
     let claim = object("v1", "PersistentVolumeClaim", "data");
