@@ -3,6 +3,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::object::Object;
 
+#[test]
+fn policies_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<PolicySet>();
+    shared::<cel::Expression>();
+}
+
 fn object(value: Value) -> Object {
     Object::new(value).unwrap()
 }
