@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use engine::kustomize::{Entry, EntryKind, Tree, TreeError};
 use sha2::{Digest as _, Sha256};
 
 use super::SourceError;
-use super::tree::{Entry, EntryKind, Tree, TreeError};
 
 /// The most files and directories that a directory source may have.
 const MAX_ENTRIES: usize = 50_000;
@@ -46,6 +46,16 @@ enum Content {
     File(Arc<[u8]>),
     Symlink(Arc<[u8]>),
     TooLarge(u64),
+}
+
+impl Node {
+    fn kind(&self) -> EntryKind {
+        match self.content {
+            Content::Directory => EntryKind::Directory,
+            Content::File(_) | Content::TooLarge(_) => EntryKind::File,
+            Content::Symlink(_) => EntryKind::Symlink,
+        }
+    }
 }
 
 /// What changes whenever a file's content does: device, inode, size, and the time of the last change
@@ -92,16 +102,9 @@ impl DirTree {
 impl Tree for DirTree {
     fn entry(&self, path: &str) -> Result<Option<Entry>, TreeError> {
         if path.is_empty() {
-            return Ok(Some(Entry { kind: EntryKind::Directory, id: self.digest.clone() }));
+            return Ok(Some(Entry::new(EntryKind::Directory, Some(self.digest.clone()))));
         }
-        Ok(self.node(path).map(|node| {
-            let kind = match node.content {
-                Content::Directory => EntryKind::Directory,
-                Content::File(_) | Content::TooLarge(_) => EntryKind::File,
-                Content::Symlink(_) => EntryKind::Symlink,
-            };
-            Entry { kind, id: node.id.clone() }
-        }))
+        Ok(self.node(path).map(|node| Entry::new(node.kind(), Some(node.id.clone()))))
     }
 
     fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
@@ -115,20 +118,22 @@ impl Tree for DirTree {
         }
     }
 
-    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
-        if !path.is_empty() && !self.node(path).is_some_and(|node| matches!(node.content, Content::Directory))
-        {
+    fn list(&self, path: &str) -> Result<Vec<(String, EntryKind)>, TreeError> {
+        if !path.is_empty() && !self.node(path).is_some_and(|node| node.kind() == EntryKind::Directory) {
             return Err(refused(path, "there is no such directory"));
         }
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
-        let below =
-            self.nodes.range(prefix.clone()..).map_while(|(name, _)| name.strip_prefix(prefix.as_str()));
-        Ok(below.filter(|name| !name.is_empty() && !name.contains('/')).map(ToOwned::to_owned).collect())
+        let below = self
+            .nodes
+            .range(prefix.clone()..)
+            .map_while(|(name, node)| Some((name.strip_prefix(prefix.as_str())?, node.kind())));
+        let names = below.filter(|(name, _)| !name.is_empty() && !name.contains('/'));
+        Ok(names.map(|(name, kind)| (name.to_owned(), kind)).collect())
     }
 }
 
 fn refused(path: &str, detail: &str) -> TreeError {
-    TreeError { path: path.to_owned(), detail: detail.to_owned() }
+    TreeError::new(path, detail)
 }
 
 impl Scan<'_> {

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use engine::kustomize::{Entry, EntryKind, Tree, TreeError};
 use git2::{ObjectType, Oid, Repository};
-
-use super::tree::{Entry, EntryKind, Tree, TreeError};
 
 /// The largest file that is read, in bytes: a manifest is never that large.
 const MAX_FILE: usize = 16 << 20;
@@ -126,7 +125,7 @@ impl Tree for GitTree {
             Kind::Symlink => EntryKind::Symlink,
             Kind::Submodule => return Err(refused(path, SUBMODULE)),
         };
-        Ok(Some(Entry { kind, id: id.to_string() }))
+        Ok(Some(Entry::new(kind, Some(id.to_string()))))
     }
 
     fn read(&self, path: &str) -> Result<Vec<u8>, TreeError> {
@@ -141,11 +140,20 @@ impl Tree for GitTree {
         }
     }
 
-    fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
+    fn list(&self, path: &str) -> Result<Vec<(String, EntryKind)>, TreeError> {
         match self.find(path).map_err(|error| damaged(path, &error))? {
             Some((Kind::Directory, id)) => {
                 let directory = self.objects.directory(id).map_err(|error| damaged(path, &error))?;
-                Ok(directory.iter().map(|(name, _, _)| name.to_string()).collect())
+                let names = directory.iter().map(|(name, kind, _)| {
+                    let kind = match kind {
+                        // Left to whoever opens it: a submodule that nothing refers to does no harm.
+                        Kind::Directory | Kind::Submodule => EntryKind::Directory,
+                        Kind::File => EntryKind::File,
+                        Kind::Symlink => EntryKind::Symlink,
+                    };
+                    (name.to_string(), kind)
+                });
+                Ok(names.collect())
             }
             Some((Kind::Submodule, _)) => Err(refused(path, SUBMODULE)),
             _ => Err(refused(path, "there is no such directory")),
@@ -157,7 +165,7 @@ const SUBMODULE: &str =
     "it is a Git submodule, which is not followed; copy what is needed into the repository";
 
 fn refused(path: &str, detail: &str) -> TreeError {
-    TreeError { path: path.to_owned(), detail: detail.to_owned() }
+    TreeError::new(path, detail)
 }
 
 fn damaged(path: &str, error: &git2::Error) -> TreeError {

@@ -13,7 +13,6 @@ mod git_tree;
 mod mirror;
 mod reference;
 mod transport;
-mod tree;
 mod url;
 mod watch;
 mod worker;
@@ -32,11 +31,11 @@ use tokio::sync::{mpsc, watch as channel};
 
 pub use credentials::{Auth, Credentials, CredentialsError};
 pub use dir_tree::DirTree;
+pub use engine::kustomize::Tree;
 pub use error::SourceError;
 pub use git_tree::GitTree;
 pub use reference::Reference;
 pub(crate) use transport::{HttpContext, HttpFailure, HttpTimeouts, chain, http_client};
-pub use tree::{Entry, EntryKind, Tree, TreeError};
 pub use url::{RepositoryUrl, Transport};
 use worker::{Request, Subscription, Worker, directory_of};
 
