@@ -72,17 +72,6 @@ impl Generator {
     ) -> Result<Resource, RenderError> {
         let mut pairs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut add = |key: String, value: Vec<u8>, at: &Source| {
-            let legal = !key.is_empty()
-                && key.len() <= 253
-                && key != "."
-                && !key.starts_with("..")
-                && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-            if !legal {
-                return Err(fail(
-                    at,
-                    format!("{key:?} cannot be a key; use letters, digits, '-', '_' and '.'"),
-                ));
-            }
             if pairs.insert(key.clone(), value).is_some() {
                 return Err(fail(at, format!("the key {key:?} is given twice for {}; keep one", self.name)));
             }
@@ -185,27 +174,12 @@ fn env_lines(content: &[u8], env: &Located) -> Result<Vec<(String, String)>, Ren
         .map_err(|_| fail(&env.source, format!("{:?} is not UTF-8 text", env.text)))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut pairs = Vec::new();
-    for (number, line) in text.split('\n').enumerate() {
+    for line in text.split('\n') {
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let (key, value) = line.split_once('=').unwrap_or((line, ""));
-        let legal = !key.is_empty()
-            && !key.starts_with(|c: char| c.is_ascii_digit())
-            && key != "."
-            && !key.starts_with("..")
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if !legal {
-            return Err(fail(
-                &env.source,
-                format!(
-                    "line {} of {:?}: {key:?} cannot be a variable; use letters, digits, '-', '_' and '.'",
-                    number + 1,
-                    env.text
-                ),
-            ));
-        }
         pairs.push((key.to_owned(), value.to_owned()));
     }
     Ok(pairs)

@@ -30,6 +30,7 @@ impl Image {
             .map_err(|_| format!("the image name {:?} is too long", self.name))?;
         for resource in resources.filter(|r| r.kind() != "CustomResourceDefinition") {
             let gvk = resource.gvk();
+            self.set_in_containers(&pattern, &mut resource.value)?;
             for spec in specs {
                 spec.apply(&mut resource.value, &gvk, Create::Nothing, &mut |value| {
                     self.set(&pattern, value)
@@ -39,9 +40,32 @@ impl Image {
         Ok(())
     }
 
+    /// Changes images in lists of containers, wherever in an object they are.
+    fn set_in_containers(&self, pattern: &Regex, value: &mut Value) -> Result<(), String> {
+        match value {
+            Value::Array(items) => {
+                items.iter_mut().try_for_each(|item| self.set_in_containers(pattern, item))
+            }
+            Value::Object(map) => map.iter_mut().try_for_each(|(key, field)| {
+                self.set_in_containers(pattern, field)?;
+                match field {
+                    Value::Array(items) if key == "containers" || key == "initContainers" => items
+                        .iter_mut()
+                        .filter_map(|item| item.get_mut("image"))
+                        .try_for_each(|image| self.set(pattern, image)),
+                    _ => Ok(()),
+                }
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn set(&self, pattern: &Regex, value: &mut Value) -> Result<(), String> {
         if value.is_array() || value.is_object() {
             return Err("an image must be a text; correct the object".to_owned());
+        }
+        if value.is_null() {
+            return Ok(());
         }
         let image = scalar_text(value);
         if pattern.is_match(&image) {

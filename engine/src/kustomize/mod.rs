@@ -14,6 +14,7 @@ mod fields;
 mod generators;
 mod hash;
 mod images;
+mod keyed_list;
 mod kustomization;
 mod labels;
 mod name_references;
@@ -37,7 +38,7 @@ mod tree;
 mod vars;
 
 pub use error::RenderError;
-pub use reads::{MAX_FILE_BYTES, MAX_READ_BYTES, ReadSet};
+pub use reads::{MAX_FILE_BYTES, MAX_READ_BYTES, ReadSet, Reader};
 pub use render::{Rendered, render, render_or_reads};
 pub use resource::Source;
 pub use resource_map::MAX_OBJECTS;

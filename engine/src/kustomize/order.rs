@@ -20,7 +20,9 @@ pub(super) fn sort(resources: &mut [Resource], order: Option<&SortOrder>) {
     resources.sort_by_cached_key(|resource| {
         let gvk = resource.gvk();
         let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
-        let kind = format!("{}_{}_{}", or(&gvk.group, "~G"), or(&gvk.version, "~V"), or(&gvk.kind, "~K"));
+        // Of kinds called Namespace the core one comes first, although its group sorts last.
+        let core = if gvk.kind == "Namespace" { "" } else { "~G" };
+        let kind = format!("{}_{}_{}", or(&gvk.group, core), or(&gvk.version, "~V"), or(&gvk.kind, "~K"));
         // The written namespace counts, not the effective one: that is how kustomize compares.
         let id = format!(
             "{}.{}.{}|{}|{}",

@@ -23,11 +23,7 @@ pub(super) fn apply(resource: &mut Resource, operations: &json_patch::Patch) -> 
     }
     json_patch::patch(&mut resource.value, operations)
         .map_err(|error| format!("the patch does not fit {}: {error}; correct the path", resource.id()))?;
-    let is_empty =
-        |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty) || value.is_null();
-    if resource.value["metadata"].get("annotations").is_some_and(is_empty) {
-        resource.metadata().shift_remove("annotations");
-    }
+    resource.settle_annotations();
     let has_identity = resource.value["metadata"]["name"].is_string() && resource.value["kind"].is_string();
     if has_identity {
         Ok(())

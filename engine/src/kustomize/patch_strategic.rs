@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::object::GroupVersionKind;
 use crate::object::schema::{self, Field, Type};
 
-use super::resource::scalar_text;
+use super::keyed_list;
 
 /// Applies a patch to an object. None where the patch deletes it.
 pub(super) fn apply(object: Value, patch: Value) -> Result<Option<Value>, String> {
@@ -184,7 +184,14 @@ fn walk_list(dest: Option<Value>, patch: Vec<Value>, at: At) -> Merged {
         ([], Some(key)) => vec![key],
         (keys, _) => keys.to_vec(),
     };
-    merge_items(dest, patch, &keys, field.target().map_or(At::Unknown, At::Object)).map(Some)
+    let at = field.target().map_or(At::Unknown, At::Object);
+    let list = keyed_list::merge(dest, patch, &keys, &mut |old, new, name| {
+        walk(old, new, at).map_err(|mut problem| {
+            problem.path.push(format!("[{name}]"));
+            problem
+        })
+    })?;
+    Ok(Some(Value::Array(list)))
 }
 
 /// Takes an item that holds nothing but a `$patch` out of a list.
@@ -204,53 +211,6 @@ fn merge_scalars(dest: Vec<Value>, patch: Vec<Value>) -> Vec<Value> {
         }
     }
     merged
-}
-
-/// Merges items by their keys.
-fn merge_items(dest: Vec<Value>, patch: Vec<Value>, keys: &[&str], at: At) -> Result<Value, Problem> {
-    // Keys that no item says do not tell items apart.
-    let says = |item: &Value, key: &str| item.get(key).is_some_and(|v| !v.is_null());
-    let used: Vec<&str> =
-        keys.iter().copied().filter(|key| dest.iter().chain(&patch).any(|item| says(item, key))).collect();
-    let matches = |a: &Value, b: &Value| {
-        let mut common = false;
-        for key in &used {
-            match (a.get(*key).map(scalar_text), b.get(*key).map(scalar_text)) {
-                (Some(x), Some(y)) if x == y => common = true,
-                (Some(_), Some(_)) => return false,
-                _ => {}
-            }
-        }
-        common
-    };
-    let mut old: Vec<Option<Value>> = dest.into_iter().map(Some).collect();
-    let mut positions: Vec<Option<usize>> = Vec::new();
-    let mut merged: Vec<Option<Value>> = Vec::new();
-    for item in patch {
-        let found = old.iter().position(|candidate| candidate.as_ref().is_some_and(|c| matches(c, &item)));
-        let before = found.and_then(|at| old[at].take());
-        let name = used.first().and_then(|key| item.get(*key)).map(scalar_text).unwrap_or_default();
-        let result = walk(before, Some(item), at).map_err(|mut problem| {
-            problem.path.push(format!("[{name}]"));
-            problem
-        })?;
-        positions.push(found);
-        merged.push(result.filter(|value| value.as_object().is_none_or(|map| !map.is_empty())));
-    }
-    let mut list = Vec::new();
-    if used.len() > 1 {
-        // With several keys kustomize keeps old items in their places, behind the new ones.
-        for (position, value) in positions.iter().zip(&mut merged) {
-            match position {
-                Some(at) => old[*at] = value.take(),
-                None => list.extend(value.take()),
-            }
-        }
-    } else {
-        list.extend(merged.into_iter().flatten());
-    }
-    list.extend(old.into_iter().flatten());
-    Ok(Value::Array(list))
 }
 
 #[cfg(test)]

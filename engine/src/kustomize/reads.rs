@@ -82,13 +82,14 @@ fn sorted(mut names: Vec<(String, EntryKind)>) -> Vec<(String, EntryKind)> {
 }
 
 /// Reads a tree through its symlinks and remembers what was read.
-pub(super) struct Reader<'t> {
+pub struct Reader<'t> {
     tree: &'t dyn Tree,
     seen: RefCell<BTreeMap<String, Seen>>,
     bytes: Cell<usize>,
 }
 
 impl<'t> Reader<'t> {
+    /// Nothing was read yet.
     pub fn new(tree: &'t dyn Tree) -> Self {
         Self { tree, seen: RefCell::default(), bytes: Cell::new(0) }
     }

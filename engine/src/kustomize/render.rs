@@ -154,6 +154,7 @@ impl Renderer<'_> {
         list.retain(|resource| !resources::is_for_other_tools(&resource.value));
         order::sort(&mut list, root.sort.as_ref());
         for resource in &mut list {
+            resource.settle_annotations();
             build_metadata::write_annotations(resource, &root.build_metadata);
         }
         Ok(list)

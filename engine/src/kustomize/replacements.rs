@@ -241,8 +241,8 @@ fn replace(field: &mut Value, value: &Value, options: &Options) -> Result<(), St
     *field = match field {
         Value::String(_) if is_scalar => Value::String(text),
         Value::Number(_) | Value::Bool(_) if is_scalar => typed(&text),
-        Value::Null if options.create && is_scalar && options.delimiter.is_empty() => value.clone(),
-        Value::Null if is_scalar => Value::String(text),
+        // A field that was made has no type yet: kustomize reads the text as if it stood there unquoted.
+        Value::Null if is_scalar => typed(&text),
         _ => value.clone(),
     };
     Ok(())

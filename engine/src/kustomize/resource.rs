@@ -119,16 +119,8 @@ pub(super) struct Resource {
 impl Resource {
     /// Takes a value that must be an object.
     pub fn new(value: Value, source: Source) -> Result<Self, InvalidObject> {
-        let mut value = Object::new(value)?.into_value();
-        // kustomize keeps its notes in annotations and drops an empty map of them when it is done.
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
-            && metadata
-                .get("annotations")
-                .is_some_and(|a| a.is_null() || a.as_object().is_some_and(Map::is_empty))
-        {
-            metadata.shift_remove("annotations");
-        }
-        Ok(Self {
+        let value = Object::new(value)?.into_value();
+        let mut resource = Self {
             value,
             source,
             previous: Vec::new(),
@@ -139,7 +131,9 @@ impl Resource {
             variables: Vec::new(),
             origin: None,
             transformations: Vec::new(),
-        })
+        };
+        resource.settle_annotations();
+        Ok(resource)
     }
 
     pub fn gvk(&self) -> GroupVersionKind {
@@ -262,6 +256,22 @@ impl Resource {
         self.suffixes = old.suffixes;
         self.variables = old.variables;
         self.source = old.source;
+    }
+
+    /// Makes annotations texts, as kustomize does whenever it writes its notes; an empty map goes.
+    pub fn settle_annotations(&mut self) {
+        let Some(metadata) = self.value.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+        match metadata.get_mut("annotations") {
+            Some(Value::Object(map)) if !map.is_empty() => {
+                for value in map.values_mut().filter(|value| !value.is_string()) {
+                    *value = Value::String(scalar_text(value));
+                }
+            }
+            Some(Value::Object(_) | Value::Null) => {
+                metadata.shift_remove("annotations");
+            }
+            _ => {}
+        }
     }
 
     fn text(&self, key: &str) -> &str {

@@ -105,7 +105,8 @@ impl Builder {
                     return Ok(None);
                 }
                 let value = self.scalar(&text, is_plain, tag.as_deref())?;
-                let raw = (is_plain && tag.is_none() && !value.is_string()).then(|| text.as_ref().into());
+                let raw = (is_plain && tag.is_none() && value.as_str() != Some(text.as_ref()))
+                    .then(|| text.as_ref().into());
                 self.complete(Node { line, column, raw, kind: NodeKind::Scalar(value) }, anchor)
             }
             Event::Alias(anchor) => {

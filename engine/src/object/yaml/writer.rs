@@ -167,7 +167,6 @@ fn push_escaped(c: char, out: &mut String) {
 fn needs_quotes(text: &str) -> bool {
     let first_is_indicator = text.starts_with([
         '-', '?', ':', ',', '[', ']', '{', '}', '#', '&', '*', '!', '|', '>', '\'', '"', '%', '@', '`', ' ',
-        '.', '~', '=', '<',
     ]);
     // A dash that begins a word is fine in every reader; a dash alone or before a space is not.
     let harmless_dash = text
@@ -178,7 +177,6 @@ fn needs_quotes(text: &str) -> bool {
         || text.ends_with([' ', ':'])
         || text.contains(": ")
         || text.contains(" #")
-        || text.contains(['{', '}', '[', ']', ','])
         || text.starts_with("...")
 }
 
