@@ -1,1 +1,47 @@
 //! An embedded Kubernetes API server, in memory.
+//!
+//! It behaves as the API server of Kubernetes 1.36 does for the built-in kinds and for custom resources: discovery, CRUD, the
+//! patches, server-side apply, watches, deletion with finalizers, RBAC. Recorded answers of a real server
+//! (`tests/vectors`) are replayed against it.
+
+mod admission;
+mod app;
+mod auth;
+mod body;
+mod bootstrap;
+mod columns;
+mod convert;
+mod crd;
+mod decode;
+mod defaults;
+mod delete;
+mod discovery;
+mod fieldset;
+mod jsonpath;
+mod logs;
+mod managed;
+mod openapi;
+mod patch;
+mod quantity;
+mod rbac;
+mod read;
+mod request;
+mod respond;
+mod review;
+mod route;
+mod schema;
+mod selector;
+mod server;
+mod status;
+mod store;
+mod strategy;
+mod sub;
+mod table;
+mod time;
+mod typed;
+mod validate;
+mod watch;
+mod write;
+
+pub use logs::{LogRequest, LogStream, PodLogs};
+pub use server::{Config, Error, Server};

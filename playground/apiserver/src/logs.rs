@@ -1,0 +1,99 @@
+//! `pods/log`: the node has the logs; the API server hands the question on.
+
+use crate::request::Query;
+use crate::respond::Body;
+use crate::status::{About, Refusal};
+use crate::write::Call;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use std::convert::Infallible;
+
+/// Which part of which log is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRequest {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Name of the container.
+    pub container: String,
+    /// Whether to go on with what is logged later.
+    pub follow: bool,
+    /// Whether the previous run of the container is meant.
+    pub previous: bool,
+    /// Whether each line starts with its time.
+    pub timestamps: bool,
+    /// Only this many lines from the end.
+    pub tail_lines: Option<u64>,
+    /// Only lines of the last seconds.
+    pub since_seconds: Option<u64>,
+    /// At most this many bytes.
+    pub limit_bytes: Option<u64>,
+}
+
+/// The bytes of a log as they come.
+pub type LogStream = BoxStream<'static, Bytes>;
+
+/// Whoever has the logs of pods.
+pub trait PodLogs: Send + Sync {
+    /// Opens a log. The error is a sentence for the user, as "container c has not started yet".
+    fn open(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, String>>;
+}
+
+/// GET of `pods/log`.
+pub async fn answer(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
+    let pod = call.live()?;
+    let query: &Query = &call.request.query;
+    let names: Vec<&str> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|l| pod.value["spec"][*l].as_array().into_iter().flatten())
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    let container = match (query.get("container"), &names[..]) {
+        ("", [only]) => *only,
+        ("", _) => {
+            return Err(Refusal::bad_request(format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                call.target.name,
+                names.join(" ")
+            )));
+        }
+        (name, names) if names.contains(&name) => name,
+        (name, _) => {
+            return Err(Refusal::bad_request(format!(
+                "container {name} is not valid for pod {}",
+                call.target.name
+            )));
+        }
+    };
+    let number = |key: &str| query.number(key).and_then(|n| u64::try_from(n).ok());
+    let request = LogRequest {
+        namespace: call.target.namespace.clone(),
+        pod: call.target.name.clone(),
+        container: container.to_owned(),
+        follow: query.is_true("follow"),
+        previous: query.is_true("previous"),
+        timestamps: query.is_true("timestamps"),
+        tail_lines: number("tailLines"),
+        since_seconds: number("sinceSeconds"),
+        limit_bytes: number("limitBytes"),
+    };
+    let Some(source) = &call.app.config.pod_logs else {
+        let about = About::new("", "pods/log", &call.target.name);
+        return Err(Refusal {
+            message: "no node serves the logs of pods here".into(),
+            ..Refusal::not_found(about)
+        });
+    };
+    let stream = source.open(request).await.map_err(Refusal::bad_request)?;
+    let frames = stream.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+    let mut response = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
+}

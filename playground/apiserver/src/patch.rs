@@ -1,0 +1,233 @@
+//! JSON patch, JSON merge patch and strategic merge patch.
+//!
+//! Rules: RFC 6902, RFC 7386, and Kubernetes' "strategic merge patch" (lists merged by key, `$patch`, `$retainKeys`,
+//! `$deleteFromPrimitiveList`, `$setElementOrder`).
+
+use crate::schema::{List, Type};
+use crate::status::Refusal;
+use serde_json::{Map, Value};
+
+/// Most operations of one JSON patch (a real server's limit).
+const MOST_OPERATIONS: usize = 10_000;
+
+/// Applies a JSON patch.
+pub fn json_patch(target: &Value, patch: Value) -> Result<Value, Refusal> {
+    if !patch.is_array() {
+        let found = if patch.is_object() { "object" } else { "string" };
+        return Err(Refusal::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp"
+        )));
+    }
+    let patch: json_patch::Patch = serde_json::from_value(patch)
+        .map_err(|e| Refusal::bad_request(format!("error decoding patch: {e}")))?;
+    if patch.0.len() > MOST_OPERATIONS {
+        return Err(Refusal::too_large());
+    }
+    let mut out = target.clone();
+    json_patch::patch(&mut out, &patch).map_err(|_| Refusal::unprocessable())?;
+    Ok(out)
+}
+
+/// Applies a JSON merge patch.
+pub fn merge_patch(target: &Value, patch: &Value) -> Value {
+    let mut out = target.clone();
+    json_patch::merge(&mut out, patch);
+    out
+}
+
+/// Applies a strategic merge patch to a value of a type.
+pub fn strategic(target: &Value, patch: &Value, ty: &Type) -> Result<Value, Refusal> {
+    let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
+        return Err(Refusal::bad_request("the patch is not an object"));
+    };
+    Ok(Value::Object(merge_object(target.clone(), patch, ty)?))
+}
+
+fn merge_object(
+    mut target: Map<String, Value>,
+    patch: &Map<String, Value>,
+    ty: &Type,
+) -> Result<Map<String, Value>, Refusal> {
+    match patch.get("$patch").and_then(Value::as_str) {
+        Some("replace") => return Ok(clean(patch)),
+        Some("delete") => return Ok(Map::new()),
+        None | Some("merge") => {}
+        Some(other) => {
+            return Err(Refusal::bad_request(format!("unknown patch type found: $patch: {other}")));
+        }
+    }
+    if let Some(Value::Array(keys)) = patch.get("$retainKeys") {
+        target.retain(|key, _| keys.iter().any(|k| k == key));
+    }
+    for (key, value) in patch {
+        if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
+            let gone = value.as_array().cloned().unwrap_or_default();
+            if let Some(Value::Array(items)) = target.get_mut(list) {
+                items.retain(|i| !gone.contains(i));
+            }
+        }
+    }
+    for (key, value) in patch {
+        if key.starts_with('$') {
+            continue;
+        }
+        let below = match ty {
+            Type::Struct(s) => s.fields.get(key).map_or(&Type::Any, |f| &*f.ty),
+            Type::Map(map) => &*map.element,
+            _ => &Type::Any,
+        };
+        if value.is_null() {
+            target.shift_remove(key);
+            continue;
+        }
+        let merged = match (target.get(key), value, below) {
+            (Some(Value::Object(old)), Value::Object(new), _) => {
+                Value::Object(merge_object(old.clone(), new, below)?)
+            }
+            (_, Value::Object(new), _) => Value::Object(merge_object(Map::new(), new, below)?),
+            (old, Value::Array(new), Type::List(list)) if list.merge => {
+                let old = old.and_then(Value::as_array).cloned().unwrap_or_default();
+                let order = patch.get(&format!("$setElementOrder/{key}")).and_then(Value::as_array);
+                Value::Array(merge_list(old, new, list, order)?)
+            }
+            (_, value, _) => value.clone(),
+        };
+        target.insert(key.clone(), merged);
+    }
+    for (key, order) in patch {
+        let Some(list) = key.strip_prefix("$setElementOrder/") else { continue };
+        if patch.contains_key(list) {
+            continue;
+        }
+        let merge_key = ty.field(list).and_then(|t| match &**t {
+            Type::List(l) => l.merge_key.clone(),
+            _ => None,
+        });
+        if let (Some(Value::Array(items)), Some(order)) = (target.get_mut(list), order.as_array()) {
+            let sorted = reorder(std::mem::take(items), order, merge_key.as_deref());
+            *items = sorted;
+        }
+    }
+    Ok(target)
+}
+
+/// A patch object without its directives, where there is nothing to merge it with.
+fn clean(patch: &Map<String, Value>) -> Map<String, Value> {
+    patch.iter().filter(|(key, _)| !key.starts_with('$')).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+fn merge_list(
+    mut target: Vec<Value>,
+    patch: &[Value],
+    list: &List,
+    order: Option<&Vec<Value>>,
+) -> Result<Vec<Value>, Refusal> {
+    let Some(merge_key) = list.merge_key.as_deref() else {
+        for value in patch {
+            if !target.contains(value) {
+                target.push(value.clone());
+            }
+        }
+        return Ok(match order {
+            Some(order) => reorder(target, order, None),
+            None => target,
+        });
+    };
+    if patch.iter().any(|p| p["$patch"] == "replace") {
+        return Ok(patch.iter().filter(|p| p.get("$patch").is_none()).cloned().collect());
+    }
+    let mut front = Vec::new();
+    for item in patch {
+        let Value::Object(fields) = item else {
+            return Err(Refusal::bad_request("a list that is merged by key holds objects only"));
+        };
+        let Some(key) = fields.get(merge_key).filter(|k| !k.is_null()) else {
+            return Err(Refusal::internal(format!(
+                "map: {item} does not contain declared merge key: {merge_key}"
+            )));
+        };
+        if fields.get("$patch").is_some_and(|p| p == "delete") {
+            target.retain(|t| t.get(merge_key) != Some(key));
+            continue;
+        }
+        match target.iter().position(|t| t.get(merge_key) == Some(key)) {
+            Some(at) => {
+                let old = target[at].as_object().cloned().unwrap_or_default();
+                target[at] = Value::Object(merge_object(old, fields, &list.element)?);
+            }
+            None => front.push(Value::Object(merge_object(Map::new(), fields, &list.element)?)),
+        }
+    }
+    // What is only on the server keeps its place relative to the patch's elements; new elements come as the patch has
+    // them, before what the patch does not mention.
+    match order {
+        Some(order) => {
+            target.extend(front);
+            Ok(reorder(target, order, Some(merge_key)))
+        }
+        None => {
+            let named = |t: &Value| patch.iter().any(|p| p.get(merge_key) == t.get(merge_key));
+            let (mut mentioned, others): (Vec<Value>, Vec<Value>) = target.into_iter().partition(named);
+            mentioned.extend(front);
+            let order: Vec<Value> = patch.to_vec();
+            let mut out = reorder(mentioned, &order, Some(merge_key));
+            out.extend(others);
+            Ok(out)
+        }
+    }
+}
+
+/// Sorts what `order` names as it names it; the rest keeps its place before the next named element.
+fn reorder(items: Vec<Value>, order: &[Value], merge_key: Option<&str>) -> Vec<Value> {
+    let place = |item: &Value| {
+        order.iter().position(|o| match merge_key {
+            Some(key) => o.get(key) == item.get(key),
+            None => o == item,
+        })
+    };
+    let mut named: Vec<(usize, Value)> = Vec::new();
+    let mut others: Vec<(usize, Value)> = Vec::new();
+    for (at, item) in items.into_iter().enumerate() {
+        match place(&item) {
+            Some(rank) => named.push((rank, item)),
+            None => others.push((at, item)),
+        }
+    }
+    named.sort_by_key(|(rank, _)| *rank);
+    let mut out: Vec<Value> = named.into_iter().map(|(_, item)| item).collect();
+    for (at, item) in others {
+        out.insert(at.min(out.len()), item);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::table::TABLE;
+    use serde_json::json;
+
+    #[test]
+    fn strategic_lists() {
+        let ty = TABLE.get("core.v1.PodSpec").unwrap();
+        let live = json!({"containers": [{"name": "c", "image": "1", "env": [{"name": "A", "value": "1"}, {"name": "B"}]}]});
+        let patch = json!({"containers": [{"name": "side", "image": "s"}]});
+        let out = strategic(&live, &patch, ty).unwrap();
+        assert_eq!(out["containers"][0]["name"], "side");
+        let patch =
+            json!({"containers": [{"name": "c", "env": [{"name": "A", "$patch": "delete"}, {"name": "C"}]}]});
+        let out = strategic(&live, &patch, ty).unwrap();
+        assert_eq!(out["containers"][0]["env"], json!([{"name": "C"}, {"name": "B"}]));
+        let patch = json!({"$setElementOrder/containers": [{"name": "n"}, {"name": "c"}], "containers": [{"name": "n"}]});
+        let out = strategic(&live, &patch, ty).unwrap();
+        assert_eq!(out["containers"][0]["name"], "n");
+    }
+
+    #[test]
+    fn json_patches() {
+        let live = json!({"a": 1});
+        let patch = json!([{"op": "test", "path": "/a", "value": 2}]);
+        assert_eq!(json_patch(&live, patch).unwrap_err(), Refusal::unprocessable());
+        assert_eq!(merge_patch(&live, &json!({"a": null, "b": {"c": null}})), json!({"b": {}}));
+    }
+}

@@ -1,0 +1,210 @@
+//! Reading: one object, lists, watches.
+
+use crate::app::App;
+use crate::request::{Request, Target};
+use crate::respond::{self, Body, Format, Shape};
+use crate::schema::catalogue::Resource;
+use crate::selector::{Fields, Labels};
+use crate::status::{About, Refusal};
+use crate::store::Object;
+use crate::{body, table, time};
+use base64::Engine;
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Which objects of a collection are wanted.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// By labels.
+    pub labels: Labels,
+    /// By fields.
+    pub fields: Fields,
+    /// Keys start with this.
+    pub prefix: String,
+}
+
+impl Selection {
+    /// Reads the selectors of a request.
+    pub fn read(target: &Target, request: &Request) -> Result<Selection, Refusal> {
+        let resource = &target.resource;
+        let labels = Labels::parse(request.query.get("labelSelector"))?;
+        let mut fields = request.query.get("fieldSelector").to_owned();
+        if !target.name.is_empty() {
+            fields = format!("metadata.name={}", target.name);
+        }
+        let fields = Fields::parse(&fields, resource)?;
+        let prefix =
+            if target.namespace.is_empty() { String::new() } else { format!("{}/", target.namespace) };
+        Ok(Selection { labels, fields, prefix })
+    }
+
+    /// Whether a stored object is wanted. `shown` gives it in the version of the request.
+    pub fn matches(&self, app: &App, resource: &Resource, object: &Object) -> bool {
+        object.key.starts_with(&self.prefix)
+            && self.labels.matches(&object.value)
+            && (self.fields.is_empty() || {
+                self.fields.matches(&object.value) || self.fields.matches(&app.shown(resource, &object.value))
+            })
+    }
+}
+
+/// The bytes of an object in the version of the request; those of the store where that is the same.
+pub fn bytes(app: &App, resource: &Resource, object: &Object) -> Bytes {
+    if object.value["apiVersion"].as_str() == Some(&resource.group_version()) {
+        return object.json.clone();
+    }
+    Bytes::from(serde_json::to_vec(&app.shown(resource, &object.value)).unwrap_or_default())
+}
+
+/// GET of one object.
+pub fn get(app: &App, target: &Target, format: Format) -> Result<Response<Body>, Refusal> {
+    let resource = &target.resource;
+    let object = app.store().get(&resource.table(), &target.key());
+    let object = object
+        .ok_or_else(|| Refusal::not_found(About::new(&resource.group, &resource.plural, &target.name)))?;
+    if format.shape == Shape::Whole && !format.yaml {
+        return Ok(respond::raw(200, bytes(app, resource, &object), "application/json"));
+    }
+    let shown = app.shown(resource, &object.value);
+    Ok(respond::value(200, &respond::shaped(&shown, resource, format.shape, time::now()), format.yaml))
+}
+
+/// Where a list goes on.
+struct Continue {
+    start: String,
+    revision: u64,
+}
+
+impl Continue {
+    fn read(token: &str) -> Result<Option<Continue>, Refusal> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let refuse = |why: String| {
+            Refusal::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
+        let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(token)
+            .map_err(|e| refuse(e.to_string()))?;
+        let value = body::json(&decoded).map_err(refuse)?.value;
+        let start = value["start"].as_str().unwrap_or_default().to_owned();
+        let revision = value["rv"].as_u64().unwrap_or(0);
+        if value["v"] != "meta.k8s.io/v1" || start.is_empty() || revision == 0 {
+            return Err(refuse("incorrect or missing start key or revision".into()));
+        }
+        Ok(Some(Continue { start, revision }))
+    }
+
+    fn write(&self) -> String {
+        let value = json!({"v": "meta.k8s.io/v1", "rv": self.revision, "start": self.start});
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string())
+    }
+}
+
+/// GET of a collection.
+pub fn list(
+    app: &App,
+    target: &Target,
+    request: &Request,
+    format: Format,
+) -> Result<Response<Body>, Refusal> {
+    let resource = &target.resource;
+    let query = &request.query;
+    let selection = Selection::read(target, request)?;
+    let wanted = query.get("resourceVersion");
+    let next = Continue::read(query.get("continue"))?;
+    let mut limit = query.number("limit").filter(|l| *l > 0).map_or(usize::MAX, |l| l as usize);
+    if wanted == "0" && next.is_none() {
+        limit = usize::MAX;
+    }
+    let (objects, revision, rest) = {
+        let store = app.store();
+        if !wanted.is_empty() {
+            let number: u64 = wanted.parse().map_err(|_| {
+                Refusal::bad_request(format!(
+                    "resourceVersion: Invalid value: {wanted:?}: strconv.ParseUint: parsing {wanted:?}: invalid syntax"
+                ))
+            })?;
+            if number > store.revision() {
+                return Err(Refusal::future_version(number, store.revision()));
+            }
+        }
+        let start = next.as_ref().map_or("", |c| c.start.as_str());
+        let table = resource.table();
+        let mut range = store
+            .range(&table, &selection.prefix, start)
+            .filter(|o| selection.matches(app, resource, o))
+            .cloned();
+        let objects: Vec<Arc<Object>> = range.by_ref().take(limit).collect();
+        let rest = range.count();
+        (objects, next.map_or(store.revision(), |c| c.revision), rest)
+    };
+    let mut metadata = json!({"resourceVersion": revision.to_string()});
+    if rest > 0
+        && let Some(last) = objects.last()
+    {
+        metadata["continue"] = Continue { start: format!("{}\0", last.key), revision }.write().into();
+        if selection.labels.is_empty() && selection.fields.is_empty() {
+            metadata["remainingItemCount"] = rest.into();
+        }
+    }
+    let shown = |o: &Arc<Object>| app.shown(resource, &o.value);
+    match (format.shape, format.yaml) {
+        (Shape::Whole | Shape::Discovery, false) => {
+            Ok(respond::raw(200, joined(app, resource, &objects, &metadata), "application/json"))
+        }
+        (Shape::Whole | Shape::Discovery, true) => {
+            let items: Vec<Value> = objects.iter().map(shown).collect();
+            let list = json!({"kind": resource.list_kind, "apiVersion": resource.group_version(), "metadata": metadata,
+                "items": items});
+            Ok(respond::value(200, &list, true))
+        }
+        (Shape::Metadata, yaml) => {
+            let items: Vec<Value> = objects.iter().map(|o| respond::partial(&o.value)).collect();
+            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata, "items": items});
+            Ok(respond::value(200, &list, yaml))
+        }
+        (Shape::Table, yaml) => {
+            let include = table::Include::read(query.get("includeObject"));
+            let items: Vec<Value> = objects.iter().map(shown).collect();
+            let rendered = table::render(resource, items.iter(), metadata, time::now(), include);
+            Ok(respond::value(200, &rendered, yaml))
+        }
+    }
+}
+
+/// A list from the objects' stored bytes. Items of built-in kinds have no `apiVersion` and `kind`.
+fn joined(app: &App, resource: &Resource, objects: &[Arc<Object>], metadata: &Value) -> Bytes {
+    let gv = resource.group_version();
+    let mut out = BytesMut::with_capacity(200 + objects.iter().map(|o| o.json.len()).sum::<usize>());
+    let head = json!({"kind": resource.list_kind, "apiVersion": gv, "metadata": metadata}).to_string();
+    out.extend_from_slice(head.trim_end_matches('}').as_bytes());
+    // `trim_end_matches` also took the brace that closes `metadata`.
+    out.extend_from_slice(b"},\"items\":[");
+    let heads = [
+        format!("{{\"apiVersion\":{},\"kind\":{},", json!(gv), json!(resource.kind)),
+        format!("{{\"kind\":{},\"apiVersion\":{},", json!(resource.kind), json!(gv)),
+    ];
+    for (index, object) in objects.iter().enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b",");
+        }
+        let json = bytes(app, resource, object);
+        let short = match resource.custom {
+            Some(_) => None,
+            None => heads.iter().find(|h| json.starts_with(h.as_bytes())),
+        };
+        match short {
+            Some(head) => {
+                out.extend_from_slice(b"{");
+                out.extend_from_slice(&json[head.len()..]);
+            }
+            None => out.extend_from_slice(&json),
+        }
+    }
+    out.extend_from_slice(b"]}");
+    out.freeze()
+}

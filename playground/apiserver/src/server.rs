@@ -1,0 +1,170 @@
+//! The HTTP server around it all.
+
+use crate::app::App;
+use crate::logs::PodLogs;
+use crate::request::{Query, Request, percent_decode};
+use crate::respond::{self, Body};
+use crate::status::Refusal;
+use crate::{body, bootstrap, route};
+use http::Response;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How to start a server.
+#[derive(Clone)]
+pub struct Config {
+    /// Where to listen; port 0 picks a free one.
+    pub address: SocketAddr,
+    /// Seed of UIDs and generated names; equal seeds give equal ones.
+    pub seed: u64,
+    /// Whether a client without a token is the cluster administrator. With `false` it is `system:anonymous`.
+    pub anonymous_admin: bool,
+    /// Service addresses: network and prefix length. The default lies in loopback, so that a local process can listen on it.
+    pub service_range: (Ipv4Addr, u8),
+    /// Who has the logs of pods.
+    pub pod_logs: Option<Arc<dyn PodLogs>>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            seed: 1,
+            anonymous_admin: true,
+            service_range: (Ipv4Addr::new(127, 96, 0, 0), 12),
+            pod_logs: None,
+        }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {source}; choose another address or port 0")]
+    Listen {
+        /// The wanted address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A running API server. Dropping it stops it.
+pub struct Server {
+    address: SocketAddr,
+    app: Arc<App>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts to serve on a task of the current tokio runtime.
+    pub async fn start(config: Config) -> Result<Server, Error> {
+        let wanted = config.address;
+        let refuse = |source| Error::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).await.map_err(refuse)?;
+        let address = listener.local_addr().map_err(refuse)?;
+        let app = Arc::new(App::new(Config { address, ..config }));
+        bootstrap::run(&app);
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(accept(listener, app.clone(), stopped));
+        Ok(Server { address, app, stop, task })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The bearer token of the cluster administrator.
+    pub fn admin_token(&self) -> &str {
+        &self.app.admin_token
+    }
+
+    /// A kubeconfig for the cluster administrator, as YAML.
+    pub fn kubeconfig(&self) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: playground\n  cluster:\n    server: {}\nusers:\n- name: admin\n  \
+             user:\n    token: {}\ncontexts:\n- name: playground\n  context:\n    cluster: playground\n    user: admin\n    \
+             namespace: default\ncurrent-context: playground\n",
+            self.url(),
+            self.app.admin_token
+        )
+    }
+
+    /// Stops to serve; open watches end.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        self.app.store_mut().close_watches();
+        // A task that panicked or was aborted has ended all the same.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    continue;
+                }
+            },
+            _ = stopped.wait_for(|stop| *stop) => return,
+        };
+        // Without it small answers wait for acknowledgements.
+        let _ = stream.set_nodelay(true);
+        let (app, mut stopped) = (app.clone(), stopped.clone());
+        tokio::spawn(async move {
+            let service = service_fn(|request| serve(app.clone(), request));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                result = connection => if let Err(error) = result {
+                    tracing::debug!(%error, "a connection ended early");
+                },
+                _ = stopped.wait_for(|stop| *stop) => {}
+            }
+        });
+    }
+}
+
+async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let (parts, incoming) = request.into_parts();
+    let Ok(collected) = Limited::new(incoming, body::LIMIT).collect().await else {
+        return Ok(respond::refusal(&Refusal::too_large()));
+    };
+    let segments = parts.uri.path().trim_matches('/').split('/').filter(|s| !s.is_empty());
+    let request = Request {
+        method: parts.method,
+        path: segments.map(|s| percent_decode(s, false)).collect(),
+        query: Query::parse(parts.uri.query().unwrap_or_default()),
+        headers: parts.headers,
+        body: collected.to_bytes(),
+    };
+    Ok(route::answer(&app, request).await)
+}

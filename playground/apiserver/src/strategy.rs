@@ -1,0 +1,386 @@
+//! What the server itself sets and keeps on a write, kind by kind.
+//!
+//! Rules: Kubernetes `pkg/registry/*/strategy.go`.
+
+use crate::app::App;
+use crate::fieldset::Set;
+use crate::managed::Reset;
+use crate::schema::catalogue::Resource;
+use crate::status::{About, Cause, Refusal};
+use serde_json::{Map, Value, json};
+
+/// Fields that an endpoint resets, so that nobody owns them through it.
+pub fn reset(resource: &Resource, subresource: &str) -> Reset {
+    match subresource {
+        "status" if resource.custom.is_some() => Reset::AllBut("status"),
+        "status" => Reset::Fields(Set::of_fields(&[&["spec"], &["metadata", "labels"]])),
+        "" if resource.has("status") => Reset::Fields(Set::of_fields(&[&["status"]])),
+        _ => Reset::Fields(Set::default()),
+    }
+}
+
+/// Folds fields that exist in requests only into the stored ones.
+pub fn fold_write_only(resource: &Resource, object: &mut Value) {
+    if !resource.is("", "secrets") {
+        return;
+    }
+    let Value::Object(fields) = object else { return };
+    let Some(Value::Object(plain)) = fields.shift_remove("stringData") else { return };
+    let data = fields.entry("data").or_insert_with(|| json!({}));
+    if !data.is_object() {
+        *data = json!({});
+    }
+    for (key, value) in plain {
+        use base64::Engine;
+        let bytes = value.as_str().unwrap_or_default();
+        data[key] = base64::engine::general_purpose::STANDARD.encode(bytes).into();
+    }
+}
+
+/// Kinds whose `metadata.generation` counts changes of what is wanted.
+fn has_generation(resource: &Resource) -> bool {
+    if resource.custom.is_some() {
+        return true;
+    }
+    match resource.group.as_str() {
+        "apps" => resource.plural != "controllerrevisions",
+        "batch" | "networking.k8s.io" | "policy" | "discovery.k8s.io" | "admissionregistration.k8s.io" => {
+            true
+        }
+        "apiextensions.k8s.io" | "flowcontrol.apiserver.k8s.io" | "scheduling.k8s.io" => true,
+        "" => matches!(resource.plural.as_str(), "pods" | "replicationcontrollers" | "podtemplates"),
+        _ => false,
+    }
+}
+
+/// Sets a field of `metadata`, which every object in canonical form has.
+fn set_meta(object: &mut Value, key: &str, value: impl Into<Value>) {
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.insert(key.into(), value.into());
+    }
+}
+
+fn remove_meta(object: &mut Value, key: &str) {
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.shift_remove(key);
+    }
+}
+
+/// Fills in what the server decides when an object is created.
+pub fn before_create(app: &App, resource: &Resource, object: &mut Value) -> Result<(), Refusal> {
+    let uid = app.uid();
+    for key in
+        ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"]
+    {
+        remove_meta(object, key);
+    }
+    set_meta(object, "uid", uid.clone());
+    set_meta(object, "creationTimestamp", app.now());
+    if has_generation(resource) {
+        set_meta(object, "generation", 1);
+    }
+    let keeps_status = resource.is("", "nodes");
+    if resource.has("status")
+        && !keeps_status
+        && let Value::Object(fields) = object
+    {
+        fields.shift_remove("status");
+    }
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "namespaces") => {
+            object["status"] = json!({"phase": "Active"});
+            let finalizers = object["spec"]["finalizers"].as_array().cloned().unwrap_or_default();
+            if !finalizers.iter().any(|f| f == "kubernetes") {
+                object["spec"]["finalizers"] =
+                    std::iter::once(json!("kubernetes")).chain(finalizers).collect();
+            }
+        }
+        ("", "persistentvolumeclaims") => {
+            object["status"] = json!({"phase": "Pending"});
+            add_finalizer(object, "kubernetes.io/pvc-protection");
+        }
+        ("", "persistentvolumes") => {
+            object["status"] = json!({"phase": "Pending"});
+            add_finalizer(object, "kubernetes.io/pv-protection");
+        }
+        ("", "pods") => pod(object),
+        ("", "services") => service(app, object, None)?,
+        ("batch", "jobs") => job(object, &uid),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            let versions = object["spec"]["versions"].as_array().into_iter().flatten();
+            let stored: Vec<Value> =
+                versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).collect();
+            object["status"] = json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": null, "storedVersions": stored});
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn add_finalizer(object: &mut Value, finalizer: &str) {
+    let mut list = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    if !list.iter().any(|f| f == finalizer) {
+        list.push(finalizer.into());
+    }
+    set_meta(object, "finalizers", list);
+}
+
+fn pod(object: &mut Value) {
+    let qos = quality_of_service(&object["spec"]);
+    object["status"] = json!({"phase": "Pending", "qosClass": qos});
+    let Value::Object(spec) = &mut object["spec"] else { return };
+    spec.entry("priority").or_insert_with(|| 0.into());
+    spec.entry("preemptionPolicy").or_insert_with(|| "PreemptLowerPriority".into());
+    let mut tolerations = spec.get("tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
+    for taint in ["not-ready", "unreachable"] {
+        let key = format!("node.kubernetes.io/{taint}");
+        let covers = |t: &Value| {
+            (t["key"] == key.as_str() || t["key"].is_null())
+                && matches!(t["effect"].as_str(), None | Some("NoExecute"))
+        };
+        if !tolerations.iter().any(covers) {
+            tolerations.push(
+                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}),
+            );
+        }
+    }
+    spec.insert("tolerations".into(), tolerations.into());
+}
+
+fn quality_of_service(spec: &Value) -> &'static str {
+    let containers = || {
+        ["containers", "initContainers"].into_iter().flat_map(|l| spec[l].as_array().into_iter().flatten())
+    };
+    let (mut any, mut all) = (false, true);
+    for container in containers() {
+        let (limits, requests) = (&container["resources"]["limits"], &container["resources"]["requests"]);
+        for key in ["cpu", "memory"] {
+            any |= !limits[key].is_null() || !requests[key].is_null();
+            all &= !limits[key].is_null() && limits[key] == requests[key];
+        }
+    }
+    match (any, all) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+/// Ports that a NodePort service gets.
+const NODE_PORTS: std::ops::Range<i64> = 30_000..32_768;
+
+fn service(app: &App, object: &mut Value, old: Option<&Value>) -> Result<(), Refusal> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let Value::Object(spec) = &mut object["spec"] else { return Ok(()) };
+    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if kind == "ExternalName" {
+        return Ok(());
+    }
+    let wanted = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if old.is_none() {
+        let ip = if wanted == "None" {
+            wanted
+        } else {
+            app.cluster_ip(&wanted).map_err(|why| {
+                let cause = Cause::invalid("spec.clusterIPs", &json!([wanted]), &why);
+                Refusal::invalid("", "Service", &name, vec![cause])
+            })?
+        };
+        spec.insert("clusterIP".into(), ip.clone().into());
+        spec.insert("clusterIPs".into(), json!([ip]));
+        spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+        spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
+    }
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+        let store = app.store();
+        let mut used: std::collections::HashSet<i64> = store
+            .range("services", "", "")
+            .flat_map(|s| s.value["spec"]["ports"].as_array().into_iter().flatten())
+            .filter_map(|p| p["nodePort"].as_i64())
+            .collect();
+        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            if port["nodePort"].as_i64().unwrap_or(0) == 0 {
+                let free = NODE_PORTS
+                    .clone()
+                    .find(|p| !used.contains(p))
+                    .ok_or_else(|| Refusal::internal("failed to allocate a nodePort: range is full"))?;
+                used.insert(free);
+                port["nodePort"] = free.into();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn job(object: &mut Value, uid: &str) {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if object["spec"]["manualSelector"] == true {
+        return;
+    }
+    let labels = json!({"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": name,
+        "controller-uid": uid, "job-name": name});
+    for path in ["/metadata", "/spec/template/metadata"] {
+        let Some(Value::Object(meta)) = object.pointer_mut(path) else { continue };
+        let existing = meta.entry("labels").or_insert_with(|| json!({}));
+        for (key, value) in labels.as_object().into_iter().flatten() {
+            existing[key] = value.clone();
+        }
+    }
+    object["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+}
+
+/// Keeps what an update cannot change.
+pub fn before_update(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
+    match subresource {
+        "status" => keep_all_but_status(resource, new, old),
+        "finalize" => {
+            let finalizers = new["spec"]["finalizers"].clone();
+            new["spec"] = old["spec"].clone();
+            new["spec"]["finalizers"] = finalizers;
+            new["status"] = old["status"].clone();
+        }
+        _ => {
+            if resource.has("status")
+                && let Value::Object(fields) = new
+            {
+                match old.get("status") {
+                    Some(status) => fields.insert("status".into(), status.clone()),
+                    None => fields.shift_remove("status"),
+                };
+            }
+            match (resource.group.as_str(), resource.plural.as_str()) {
+                ("", "services") => keep_allocated(new, old),
+                ("", "namespaces") => new["spec"] = old["spec"].clone(),
+                _ => {}
+            }
+        }
+    }
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "name",
+        "namespace",
+    ] {
+        match old["metadata"].get(key) {
+            Some(value) => set_meta(new, key, value.clone()),
+            None => remove_meta(new, key),
+        }
+    }
+}
+
+fn keep_all_but_status(resource: &Resource, new: &mut Value, old: &Value) {
+    let status = new.get("status").cloned();
+    let mut out = old.clone();
+    if let Value::Object(fields) = &mut out {
+        match status {
+            Some(status) => fields.insert("status".into(), status),
+            None => fields.shift_remove("status"),
+        };
+    }
+    let managed = new["metadata"].get("managedFields").cloned();
+    if resource.custom.is_none() {
+        out["metadata"] = new["metadata"].clone();
+        match old["metadata"].get("labels") {
+            Some(labels) => set_meta(&mut out, "labels", labels.clone()),
+            None => remove_meta(&mut out, "labels"),
+        }
+    }
+    match managed {
+        Some(managed) => set_meta(&mut out, "managedFields", managed),
+        None => remove_meta(&mut out, "managedFields"),
+    }
+    *new = out;
+}
+
+/// A service keeps its allocated addresses and ports unless others are asked for.
+fn keep_allocated(new: &mut Value, old: &Value) {
+    let both_internal = |s: &Value| s["spec"]["type"] != "ExternalName";
+    if !both_internal(new) || !both_internal(old) {
+        return;
+    }
+    let asked = new["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let (Value::Object(spec), Some(before)) = (&mut new["spec"], old["spec"].as_object()) else { return };
+    for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        let unset =
+            spec.get(key).is_none_or(|v| v.is_null() || v == "" || v.as_array().is_some_and(Vec::is_empty));
+        if unset && let Some(value) = before.get(key) {
+            spec.insert(key.into(), value.clone());
+        }
+    }
+    if !asked.is_empty() && before.get("clusterIP") != Some(&json!(asked)) {
+        spec.insert("clusterIPs".into(), json!([asked]));
+    }
+    let old_ports = before.get("ports").and_then(Value::as_array).cloned().unwrap_or_default();
+    if matches!(spec.get("type").and_then(Value::as_str), Some("NodePort" | "LoadBalancer")) {
+        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            let same =
+                old_ports.iter().find(|o| o["port"] == port["port"] && o["protocol"] == port["protocol"]);
+            if port["nodePort"].is_null()
+                && let Some(number) = same.and_then(|o| o.get("nodePort"))
+            {
+                port["nodePort"] = number.clone();
+            }
+        }
+    }
+}
+
+/// Counts `metadata.generation` up when what is wanted changed.
+pub fn generation(resource: &Resource, new: &mut Value, old: &Value) {
+    if !has_generation(resource) {
+        return;
+    }
+    let wanted = |object: &Value| -> Map<String, Value> {
+        let fields = object.as_object().into_iter().flatten();
+        let skip_status = resource.has("status");
+        let wanted = fields.filter(|(k, _)| *k != "metadata" && (*k != "status" || !skip_status));
+        wanted.map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    let annotations = resource.is("apps", "deployments")
+        && new["metadata"]["annotations"] != old["metadata"]["annotations"];
+    if annotations || wanted(new) != wanted(old) {
+        let next = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        set_meta(new, "generation", next);
+    }
+}
+
+/// Whether an object that is being deleted has nothing left that holds it.
+pub fn is_finished(resource: &Resource, object: &Value) -> bool {
+    let meta = &object["metadata"];
+    let none = |v: &Value| v.as_array().is_none_or(Vec::is_empty);
+    if !meta["deletionTimestamp"].is_string() || !none(&meta["finalizers"]) {
+        return false;
+    }
+    if resource.is("", "namespaces") {
+        return none(&object["spec"]["finalizers"]);
+    }
+    meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}
+
+/// Whether two states differ in nothing, or only in the times of `managedFields`.
+pub fn same_but_times(new: &Value, old: &Value) -> bool {
+    let bare = |object: &Value| {
+        let mut out = object.clone();
+        remove_meta(&mut out, "resourceVersion");
+        if let Some(Value::Array(list)) = out.pointer_mut("/metadata/managedFields") {
+            for entry in list.iter_mut().filter_map(Value::as_object_mut) {
+                entry.shift_remove("time");
+            }
+            list.sort_by_key(Value::to_string);
+        }
+        out
+    };
+    bare(new) == bare(old)
+}
+
+/// Refuses to delete what the cluster cannot do without.
+pub fn check_delete(resource: &Resource, name: &str) -> Result<(), Refusal> {
+    let immortal = ["default", "kube-system", "kube-public"];
+    if resource.is("", "namespaces") && immortal.contains(&name) {
+        let about = About::new("", "namespaces", name);
+        return Err(Refusal::forbidden(about, "this namespace may not be deleted"));
+    }
+    Ok(())
+}

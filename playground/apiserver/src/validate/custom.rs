@@ -1,0 +1,254 @@
+//! Rules for custom resources: their structural schema, list types, and CEL rules.
+//!
+//! Wording: k8s.io/kube-openapi `validation` and k8s.io/apiextensions-apiserver `pkg/apiserver/validation`.
+
+use super::cel;
+use crate::status::Cause;
+use crate::time;
+use serde_json::{Value, json};
+
+/// The deepest value that is checked.
+const DEEPEST: usize = 100;
+
+/// Checks an object against its schema. `old` is set for changes.
+pub fn check(object: &Value, old: Option<&Value>, schema: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        if let (Some(value), false) =
+            (object.get(name), matches!(name.as_str(), "metadata" | "apiVersion" | "kind"))
+        {
+            walk(value, property, name, 0, &mut causes);
+        }
+    }
+    required(object, schema, "", &mut causes);
+    let broken = !causes.is_empty();
+    lists(object, schema, "", 0, &mut causes);
+    if broken {
+        if cel::has_rules(schema, 0) {
+            causes.push(Cause {
+                field: "<nil>".into(),
+                reason: "FieldValueInvalid",
+                message: "Invalid value: null: some validation rules were not checked because the object was invalid; correct \
+                          the existing errors to complete validation"
+                    .into(),
+            });
+        }
+    } else {
+        cel::check(object, old, schema, &mut causes);
+    }
+    causes
+}
+
+/// Checks what the scale subresource reads: a replica count that is no number.
+pub fn scale(object: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let value = crate::crd::at_path(object, path);
+    if let Value::String(text) = value {
+        causes.push(Cause::invalid(
+            path,
+            &json!(0),
+            format!("{path} accessor error: {text} is of the type string, expected int64"),
+        ));
+    } else if value.as_i64().is_some_and(|n| n < 0) {
+        causes.push(Cause::invalid(path, value, "should be a non-negative integer"));
+    }
+}
+
+fn wrong_type(path: &str, wanted: &str, shown: &Value, causes: &mut Vec<Cause>) {
+    let message = format!("Invalid value: {shown}: {path} in body must be of type {wanted}: {shown}");
+    causes.push(Cause { field: path.into(), reason: "FieldValueTypeInvalid", message });
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn required(object: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if object.get(name).is_none() {
+            let field = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            causes.push(Cause::required(field, ""));
+        }
+    }
+}
+
+fn walk(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Vec<Cause>) {
+    if depth > DEEPEST {
+        return;
+    }
+    if value.is_null() && schema["nullable"] == true {
+        return;
+    }
+    let int_or_string = schema["x-kubernetes-int-or-string"] == true;
+    let wanted = schema["type"].as_str().unwrap_or_default();
+    let found = type_name(value);
+    let fits = match wanted {
+        "" => !int_or_string || matches!(found, "integer" | "string"),
+        "number" => matches!(found, "number" | "integer"),
+        "integer" => found == "integer" || value.as_f64().is_some_and(|f| f.fract() == 0.0),
+        wanted => wanted == found,
+    };
+    if !fits {
+        let wanted = if wanted.is_empty() { "integer,string" } else { wanted };
+        wrong_type(path, wanted, &json!(found), causes);
+        return;
+    }
+    if let Value::Array(allowed) = &schema["enum"]
+        && !allowed.contains(value)
+    {
+        let names: Vec<String> =
+            allowed.iter().map(|a| a.as_str().map_or(a.to_string(), str::to_owned)).collect();
+        causes.push(Cause::unsupported(path, value, &names));
+    }
+    match value {
+        Value::String(text) => string(text, schema, path, causes),
+        Value::Number(_) => number(value, schema, path, causes),
+        Value::Array(items) => {
+            let limit = |key: &str| schema[key].as_u64();
+            let count = items.len() as u64;
+            if limit("maxItems").is_some_and(|m| count > m) {
+                let most = limit("maxItems").unwrap_or(0);
+                let message = format!("Too many: {count}: must have at most {most} items");
+                causes.push(Cause { field: path.into(), reason: "FieldValueTooMany", message });
+            }
+            if let Some(least) = limit("minItems").filter(|m| count < *m) {
+                let detail = format!("{path} in body should have at least {least} items");
+                causes.push(Cause::invalid(path, &json!(count), detail));
+            }
+            for (index, item) in items.iter().enumerate() {
+                walk(item, &schema["items"], &format!("{path}[{index}]"), depth + 1, causes);
+            }
+        }
+        Value::Object(fields) => {
+            if let Some(most) = schema["maxProperties"].as_u64().filter(|m| fields.len() as u64 > *m) {
+                let message = format!("Too many: {}: must have at most {most} items", fields.len());
+                causes.push(Cause { field: path.into(), reason: "FieldValueTooMany", message });
+            }
+            if let Some(least) = schema["minProperties"].as_u64().filter(|m| (fields.len() as u64) < *m) {
+                let detail = format!("{path} in body should have at least {least} properties");
+                causes.push(Cause::invalid(path, value, detail));
+            }
+            required(value, schema, path, causes);
+            for (name, item) in fields {
+                let below = format!("{path}.{name}");
+                match schema["properties"].get(name) {
+                    Some(property) => walk(item, property, &below, depth + 1, causes),
+                    None if schema["additionalProperties"].is_object() => {
+                        walk(item, &schema["additionalProperties"], &below, depth + 1, causes);
+                    }
+                    None => {}
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn string(text: &str, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let shown = json!(text);
+    let length = text.chars().count() as u64;
+    if let Some(most) = schema["maxLength"].as_u64().filter(|m| length > *m) {
+        causes.push(Cause::too_long(path, format!("may not be more than {most} bytes")));
+    }
+    if let Some(least) = schema["minLength"].as_u64().filter(|m| length < *m) {
+        let detail = format!("{path} in body should be at least {least} chars long");
+        causes.push(Cause::invalid(path, &shown, detail));
+    }
+    if let Some(pattern) = schema["pattern"].as_str()
+        && let Ok(regex) = regex::Regex::new(pattern)
+        && !regex.is_match(text)
+    {
+        causes.push(Cause::invalid(path, &shown, format!("{path} in body should match '{pattern}'")));
+    }
+    let format = schema["format"].as_str().unwrap_or_default();
+    let fits = match format {
+        "date-time" => time::parse(text).is_some(),
+        "date" => text.parse::<jiff::civil::Date>().is_ok(),
+        "uuid" => uuid::Uuid::parse_str(text).is_ok(),
+        "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
+        "ipv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),
+        "byte" => {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.decode(text).is_ok()
+        }
+        _ => true,
+    };
+    if !fits {
+        wrong_type(path, format, &shown, causes);
+    }
+}
+
+fn number(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let Some(n) = value.as_f64() else { return };
+    if let Some(least) = schema["minimum"].as_f64() {
+        let exclusive = schema["exclusiveMinimum"] == true;
+        if n < least || (exclusive && n == least) {
+            let word = if exclusive { "greater than" } else { "greater than or equal to" };
+            let detail = format!("{path} in body should be {word} {}", schema["minimum"]);
+            causes.push(Cause::invalid(path, value, detail));
+        }
+    }
+    if let Some(most) = schema["maximum"].as_f64() {
+        let exclusive = schema["exclusiveMaximum"] == true;
+        if n > most || (exclusive && n == most) {
+            let word = if exclusive { "less than" } else { "less than or equal to" };
+            let detail = format!("{path} in body should be {word} {}", schema["maximum"]);
+            causes.push(Cause::invalid(path, value, detail));
+        }
+    }
+    if let Some(factor) = schema["multipleOf"].as_f64().filter(|f| *f != 0.0)
+        && (n / factor).fract() != 0.0
+    {
+        let detail = format!("{path} in body should be a multiple of {}", schema["multipleOf"]);
+        causes.push(Cause::invalid(path, value, detail));
+    }
+}
+
+/// Sets and keyed lists hold each element once.
+fn lists(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Vec<Cause>) {
+    if depth > DEEPEST {
+        return;
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, item) in fields {
+                let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let inner = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
+                lists(item, inner, &below, depth + 1, causes);
+            }
+        }
+        Value::Array(items) => {
+            let keys = schema["x-kubernetes-list-map-keys"].as_array();
+            let mut seen: Vec<Value> = Vec::new();
+            for (index, item) in items.iter().enumerate() {
+                let at = format!("{path}[{index}]");
+                let identity = match (schema["x-kubernetes-list-type"].as_str(), keys) {
+                    (Some("set"), _) => Some(item.clone()),
+                    (Some("map"), Some(keys)) => {
+                        let pairs = keys.iter().filter_map(Value::as_str);
+                        Some(Value::Object(
+                            pairs.filter_map(|k| Some((k.to_owned(), item.get(k)?.clone()))).collect(),
+                        ))
+                    }
+                    _ => None,
+                };
+                if let Some(identity) = identity {
+                    if seen.contains(&identity) {
+                        causes.push(Cause::duplicate(&at, &identity));
+                    } else {
+                        seen.push(identity);
+                    }
+                }
+                lists(item, &schema["items"], &at, depth + 1, causes);
+            }
+        }
+        _ => {}
+    }
+}
