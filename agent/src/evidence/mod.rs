@@ -172,12 +172,14 @@ impl From<git2::Error> for EvidenceError {
     }
 }
 
+/// By repository and credentials.
+type Ledgers = HashMap<(RepositoryUrl, String), Arc<Ledger>>;
+
 /// All evidence branches of the agent. Cloning gives another handle to the same ones.
 #[derive(Clone)]
 pub struct Evidence {
     data_dir: PathBuf,
-    /// By repository and credentials.
-    ledgers: Arc<Mutex<HashMap<(RepositoryUrl, String), Arc<Ledger>>>>,
+    ledgers: Arc<Mutex<Ledgers>>,
 }
 
 impl Evidence {

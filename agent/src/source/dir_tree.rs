@@ -119,7 +119,7 @@ impl Tree for DirTree {
     }
 
     fn list(&self, path: &str) -> Result<Vec<(String, EntryKind)>, TreeError> {
-        if !path.is_empty() && !self.node(path).is_some_and(|node| node.kind() == EntryKind::Directory) {
+        if !path.is_empty() && self.node(path).is_none_or(|node| node.kind() != EntryKind::Directory) {
             return Err(refused(path, "there is no such directory"));
         }
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };

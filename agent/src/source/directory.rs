@@ -19,6 +19,9 @@ const RESTLESS: u32 = 20;
 /// How often it is read even if no change is reported: file watches can be lost.
 const SAFETY_NET: Duration = Duration::from_secs(60);
 
+/// How often it is read if it cannot be watched.
+const UNWATCHED: Duration = Duration::from_secs(2);
+
 /// A directory that is being followed.
 pub(super) struct Handle {
     sender: Arc<watch::Sender<SourceState>>,
@@ -73,7 +76,7 @@ async fn follow(
     let mut watcher = None;
     let mut tree: Option<Arc<DirTree>> = None;
     loop {
-        if watcher.is_none() {
+        if watcher.is_none() && config.watch {
             watcher = watch_directory(path, Arc::clone(bell)).ok();
         }
         let (root, previous) = (path.to_path_buf(), tree.clone());
@@ -89,7 +92,7 @@ async fn follow(
                 tree = Some(scanned);
                 worker::set(sender, Ok(snapshot));
                 backoff.reset();
-                SAFETY_NET
+                if watcher.is_some() { SAFETY_NET } else { UNWATCHED }
             }
             Err(error) => {
                 // The directory may come back as another one, which the old watch would not see.

@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use engine::kustomize::{Entry, EntryKind, Tree, TreeError};
+use engine::kustomize::{Entry, EntryKind, MAX_FILE_BYTES, Tree, TreeError};
 use git2::{ObjectType, Oid, Repository};
 
-/// The largest file that is read, in bytes: a manifest is never that large.
-const MAX_FILE: usize = 16 << 20;
 /// How many directories are kept in memory; beyond, all are dropped and read again as needed.
 const DIRECTORIES_KEPT: usize = 8192;
 
@@ -42,7 +40,7 @@ impl Objects {
         if let Some(known) = self.directories.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(Arc::clone(known));
         }
-        let read = Arc::new(self.read_directory(id)?);
+        let read = Arc::new(self.read(|repository| Self::read_directory(repository, id))?);
         let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         if directories.len() >= DIRECTORIES_KEPT {
             directories.clear();
@@ -51,8 +49,16 @@ impl Objects {
         Ok(read)
     }
 
-    fn read_directory(&self, id: Oid) -> Result<Directory, git2::Error> {
-        let repository = self.repository.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reads something. A handle that fails is opened anew once: packs may have been replaced since.
+    fn read<T>(&self, read: impl Fn(&Repository) -> Result<T, git2::Error>) -> Result<T, git2::Error> {
+        let mut repository = self.repository.lock().unwrap_or_else(PoisonError::into_inner);
+        read(&repository).or_else(|_| {
+            *repository = Repository::open_bare(repository.path())?;
+            read(&repository)
+        })
+    }
+
+    fn read_directory(repository: &Repository, id: Oid) -> Result<Directory, git2::Error> {
         let tree = repository.find_tree(id)?;
         let mut entries: Directory = tree
             .iter()
@@ -100,17 +106,18 @@ impl GitTree {
 
     /// The content of a file, or the size of one that is too large.
     fn blob(&self, id: Oid) -> Result<Result<Vec<u8>, usize>, git2::Error> {
-        let repository = self.objects.repository.lock().unwrap_or_else(PoisonError::into_inner);
-        let odb = repository.odb()?;
-        // The size comes first: a blob of a gigabyte must not be unpacked to learn that it is too large.
-        let (size, kind) = odb.read_header(id)?;
-        if size > MAX_FILE {
-            return Ok(Err(size));
-        }
-        if kind != ObjectType::Blob {
-            return Err(git2::Error::from_str("the object is no file"));
-        }
-        Ok(Ok(odb.read(id)?.data().to_vec()))
+        self.objects.read(|repository| {
+            let odb = repository.odb()?;
+            // The size comes first: a blob of a gigabyte must not be unpacked to learn that it is too large.
+            let (size, kind) = odb.read_header(id)?;
+            if size > MAX_FILE_BYTES {
+                return Ok(Err(size));
+            }
+            if kind != ObjectType::Blob {
+                return Err(git2::Error::from_str("the object is no file"));
+            }
+            Ok(Ok(odb.read(id)?.data().to_vec()))
+        })
     }
 }
 
@@ -133,10 +140,11 @@ impl Tree for GitTree {
             None => Err(refused(path, "there is no such file")),
             Some((Kind::Directory, _)) => Err(refused(path, "it is a directory, not a file")),
             Some((Kind::Submodule, _)) => Err(refused(path, SUBMODULE)),
-            Some((Kind::File | Kind::Symlink, id)) => self
-                .blob(id)
-                .map_err(|error| damaged(path, &error))?
-                .map_err(|size| refused(path, &format!("it has {size} bytes; at most {MAX_FILE} are read"))),
+            Some((Kind::File | Kind::Symlink, id)) => {
+                self.blob(id).map_err(|error| damaged(path, &error))?.map_err(|size| {
+                    refused(path, &format!("it has {size} bytes; at most {MAX_FILE_BYTES} are read"))
+                })
+            }
         }
     }
 

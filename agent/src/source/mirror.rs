@@ -12,11 +12,15 @@ use engine::rollout::Revision;
 use git2::{AutotagOption, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, RemoteCallbacks, Repository};
 use sha2::{Digest as _, Sha256};
 
+use super::compact::compact;
 use super::git_tree::{GitTree, Objects};
 use super::reference::choose_tag;
 use super::transport::{HttpContext, HttpFailure};
 use super::url::{RepositoryUrl, Transport};
 use super::{Credentials, Reference, Snapshot, SourceError};
+
+/// How many packs of fetches are kept before they are put into one.
+const PACKS: usize = 32;
 
 /// What the remote repository has, by full name of the reference; annotated tags are peeled.
 type Advertised = BTreeMap<String, Oid>;
@@ -34,6 +38,9 @@ pub(crate) struct Mirror {
     /// What was resolved last, so that an unchanged commit gives the very same snapshot.
     resolved: HashMap<Reference, Snapshot>,
 }
+
+/// What became of one reference that was asked for.
+pub(crate) type Resolved = (Reference, Result<Snapshot, SourceError>);
 
 /// The limits of one fetch.
 #[derive(Clone)]
@@ -90,7 +97,7 @@ impl Mirror {
         wanted: &[Reference],
         http: &HttpContext,
         limits: &Limits,
-    ) -> Result<Vec<(Reference, Result<Snapshot, SourceError>)>, SourceError> {
+    ) -> Result<Vec<Resolved>, SourceError> {
         match self.fetch_once(wanted, http, limits) {
             Err(SourceError::RepositoryCorrupted { detail, .. }) if self.local_copy_is_damaged() => {
                 tracing::warn!(url = %self.url, detail, "the local mirror is damaged and is fetched anew");
@@ -106,7 +113,7 @@ impl Mirror {
         wanted: &[Reference],
         http: &HttpContext,
         limits: &Limits,
-    ) -> Result<Vec<(Reference, Result<Snapshot, SourceError>)>, SourceError> {
+    ) -> Result<Vec<Resolved>, SourceError> {
         self.check_local_source()?;
         // A handle of its own, so that readers are not held up by the network.
         let repository = Repository::open_bare(&self.path).map_err(|error| self.mirror_failed(&error))?;
@@ -115,13 +122,17 @@ impl Mirror {
             Download::Refused(problem) => problem,
             Download::Git(error) => self.explain(&error, failure, limits),
         })?;
-        wanted
+        let resolved = wanted
             .iter()
             .map(|reference| match self.resolve(&repository, reference, &advertised) {
                 Err(problem @ SourceError::RepositoryCorrupted { .. }) => Err(problem),
                 result => Ok((reference.clone(), result)),
             })
-            .collect()
+            .collect();
+        if let Err(error) = compact(&self.path, PACKS) {
+            tracing::warn!(url = %self.url, %error, "the packs of the mirror could not be put together");
+        }
+        resolved
     }
 
     /// Lists the remote's references and downloads what is missing.

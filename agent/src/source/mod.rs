@@ -5,6 +5,7 @@
 //! mirror's object database, so there is no checkout that a path or a symbolic link could escape from.
 //! A source that fails changes nothing: subscribers keep the last snapshot and learn what is wrong.
 
+mod compact;
 mod credentials;
 mod dir_tree;
 mod directory;
@@ -37,7 +38,7 @@ pub use git_tree::GitTree;
 pub use reference::Reference;
 pub(crate) use transport::{HttpContext, HttpFailure, HttpTimeouts, chain, http_client};
 pub use url::{RepositoryUrl, Transport};
-use worker::{Request, Subscription, Worker, directory_of};
+use worker::{Request, Retirement, Subscription, Worker, directory_of};
 
 /// Told of every fetch: the repository, how long it took, and what went wrong.
 pub type FetchObserver = Arc<dyn Fn(&RepositoryUrl, Duration, Option<&SourceError>) + Send + Sync>;
@@ -59,6 +60,9 @@ pub struct SourcesConfig {
     pub retry_last: Duration,
     /// The most bytes that one fetch may transfer. Default: 1 GiB.
     pub max_fetch_bytes: u64,
+    /// Whether repositories and directories of this machine are watched. Default: yes. Without it they are
+    /// polled, at least every 2 s: for file systems that report no changes, such as NFS.
+    pub watch: bool,
     /// Told of every fetch, for metrics. Default: nobody.
     pub observer: FetchObserver,
 }
@@ -74,6 +78,7 @@ impl SourcesConfig {
             retry_first: Duration::from_secs(1),
             retry_last: Duration::from_secs(60),
             max_fetch_bytes: 1 << 30,
+            watch: true,
             observer: Arc::new(|_, _, _| {}),
         }
     }
@@ -246,7 +251,7 @@ impl Sources {
 
     /// Takes a repository out of the list when its task ends, under the lock that subscribing takes, so
     /// that no subscription is sent to a task that is about to end.
-    fn retirement(&self, key: Key) -> Box<dyn Fn(&mpsc::UnboundedReceiver<Request>) -> bool + Send> {
+    fn retirement(&self, key: Key) -> Retirement {
         let registry = Arc::downgrade(&self.registry);
         Box::new(move |queue| {
             let Some(registry) = registry.upgrade() else { return true };

@@ -29,6 +29,9 @@ pub(super) enum Request {
     Poke,
 }
 
+/// Whether a task with this queue may end.
+pub(super) type Retirement = Box<dyn Fn(&mpsc::UnboundedReceiver<Request>) -> bool + Send>;
+
 /// The result of one fetch, for everyone who asked.
 type Outcome = Vec<(Reference, Result<Snapshot, (SourceError, Option<Snapshot>)>)>;
 
@@ -41,7 +44,7 @@ pub(super) struct Worker {
     /// Held while two mirrors that share a directory would write to it.
     pub(super) writing: Arc<Mutex<()>>,
     /// Takes the repository out of the list, unless a request came in meanwhile; says whether it did.
-    pub(super) retire: Box<dyn Fn(&mpsc::UnboundedReceiver<Request>) -> bool + Send>,
+    pub(super) retire: Retirement,
 }
 
 /// How often a local repository is looked at if it cannot be watched.
@@ -128,7 +131,7 @@ impl Worker {
 
     /// Begins, or begins anew, to watch a local repository.
     fn watch(&self, watch: &mut Option<ReferenceWatch>, bell: &Arc<Notify>) {
-        let Some(path) = self.url.local_path() else { return };
+        let Some(path) = self.url.local_path().filter(|_| self.config.watch) else { return };
         if watch.as_ref().is_some_and(ReferenceWatch::is_current) {
             return;
         }

@@ -3,6 +3,7 @@
 mod directories;
 mod faults;
 mod http;
+mod packs;
 mod repositories;
 
 use std::path::{Path, PathBuf};

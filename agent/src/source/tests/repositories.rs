@@ -40,10 +40,9 @@ async fn a_file_url_and_a_branch_with_slashes_work_too() {
 async fn without_a_watch_the_interval_finds_the_push() {
     let (remote, data) = (Remote::new(), tempfile::tempdir().unwrap());
     let first = remote.commit("main", "x", "1");
-    let sources = Sources::new(config(data.path()));
+    let sources = Sources::new(SourcesConfig { watch: false, ..config(data.path()) });
     let mut receiver = sources.subscribe(spec(&remote.url(), main_branch(), Duration::from_millis(100)));
     ready(&mut receiver, first).await;
-    // Moving the reference by a repository handle is what a push does; polling alone finds it as well.
     let second = remote.commit("main", "x", "2");
     ready(&mut receiver, second).await;
 }
