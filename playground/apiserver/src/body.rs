@@ -29,7 +29,7 @@ pub fn yaml(bytes: &[u8]) -> Result<Parsed, Refusal> {
     };
     let text = std::str::from_utf8(bytes).map_err(|_| refuse("control characters are not allowed".into()))?;
     let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| {
-        let line = error.location().map_or(1, |l| l.line());
+        let line = error.location().map_or(1, |l| l.line()).min(text.lines().count());
         let text = error.to_string();
         let why = if text.contains("did not find expected") {
             text.split(" at line").next().unwrap_or(&text).to_owned()

@@ -116,7 +116,7 @@ impl Reset {
     }
 }
 
-/// What makes up the identity of an object, owned by nobody.
+/// What makes up the identity of an object, owned by nobody. Nor are the marks of deletion, which no writer can change.
 fn strip(set: &Set) -> Set {
     set.difference(&Set::of_fields(&[
         &["apiVersion"],
@@ -129,6 +129,8 @@ fn strip(set: &Set) -> Set {
         &["metadata", "uid"],
         &["metadata", "clusterName"],
         &["metadata", "generation"],
+        &["metadata", "deletionTimestamp"],
+        &["metadata", "deletionGracePeriodSeconds"],
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
     ]))
@@ -219,9 +221,9 @@ pub fn track_update(live: &Value, new: &mut Value, write: &Write<'_>) {
         return;
     }
     let (old_bare, new_bare) = (bare(live), bare(new));
-    let compared = typed::compare(&old_bare, &new_bare, write.ty);
+    let compared = written(typed::compare(&old_bare, &new_bare, write.ty), write.reset);
     take_over(&mut list, None, &old_bare, &new_bare, &compared, write);
-    let gained = strip(&write.reset.filter(&compared.modified.union(&compared.added)));
+    let gained = strip(&compared.modified.union(&compared.added));
     if !gained.is_empty() {
         let mine = Entry {
             manager: write.manager.into(),
@@ -254,6 +256,15 @@ fn unset(value: &Value) -> bool {
     }
 }
 
+/// A comparison without the fields that the endpoint resets.
+fn written(compared: Comparison, reset: &Reset) -> Comparison {
+    Comparison {
+        added: reset.filter(&compared.added),
+        modified: reset.filter(&compared.modified),
+        removed: reset.filter(&compared.removed),
+    }
+}
+
 /// Takes what changed away from the other managers; gives back the fields that are contested.
 fn take_over(
     list: &mut [Entry],
@@ -274,7 +285,7 @@ fn take_over(
         } else {
             match ((write.convert)(old, &entry.version), (write.convert)(new, &entry.version)) {
                 (Some((old, ty)), Some((new, _))) => {
-                    converted = typed::compare(&bare(&old), &bare(&new), &ty);
+                    converted = written(typed::compare(&bare(&old), &bare(&new), &ty), write.reset);
                     &converted
                 }
                 _ => compared,
@@ -364,15 +375,15 @@ pub fn apply(live: &Value, config: &Value, force: bool, write: &Write<'_>) -> Re
         Some(last) if !last.set.is_empty() => prune(&merged, last, &list, write),
         _ => merged,
     };
-    let compared = typed::compare(&live_bare, &new, write.ty);
+    let compared = written(typed::compare(&live_bare, &new, write.ty), write.reset);
     let before: Vec<String> = list.iter().map(Entry::title).collect();
     let contested = take_over(&mut list, Some(index), &live_bare, &new, &compared, write);
     if !force && !contested.is_empty() {
         return Err(conflict(&before, contested));
     }
-    let unchanged = compared.is_same() && last.as_ref().is_some_and(|l| l.set == list[index].set);
-    if unchanged && let Some(last) = last {
-        list[index].time = last.time;
+    // As on a real server, an apply that changes no field does not stamp its entry.
+    if compared.is_same() {
+        list[index].time = last.and_then(|l| l.time);
     }
     list.retain(|e| !e.set.is_empty());
     let mut out = Map::new();

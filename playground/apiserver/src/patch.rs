@@ -104,8 +104,8 @@ fn merge_object(
             _ => None,
         });
         if let (Some(Value::Array(items)), Some(order)) = (target.get_mut(list), order.as_array()) {
-            let sorted = reorder(std::mem::take(items), order, merge_key.as_deref());
-            *items = sorted;
+            let server_order = std::mem::take(items);
+            *items = reorder(server_order.clone(), order, &server_order, merge_key.as_deref());
         }
     }
     Ok(target)
@@ -122,6 +122,7 @@ fn merge_list(
     list: &List,
     order: Option<&Vec<Value>>,
 ) -> Result<Vec<Value>, Refusal> {
+    let server_order = target.clone();
     let Some(merge_key) = list.merge_key.as_deref() else {
         for value in patch {
             if !target.contains(value) {
@@ -129,7 +130,7 @@ fn merge_list(
             }
         }
         return Ok(match order {
-            Some(order) => reorder(target, order, None),
+            Some(order) => reorder(target, order, &server_order, None),
             None => target,
         });
     };
@@ -158,47 +159,40 @@ fn merge_list(
             None => front.push(Value::Object(merge_object(Map::new(), fields, &list.element)?)),
         }
     }
-    // What is only on the server keeps its place relative to the patch's elements; new elements come as the patch has
-    // them, before what the patch does not mention.
-    match order {
-        Some(order) => {
-            target.extend(front);
-            Ok(reorder(target, order, Some(merge_key)))
-        }
-        None => {
-            let named = |t: &Value| patch.iter().any(|p| p.get(merge_key) == t.get(merge_key));
-            let (mut mentioned, others): (Vec<Value>, Vec<Value>) = target.into_iter().partition(named);
-            mentioned.extend(front);
-            let order: Vec<Value> = patch.to_vec();
-            let mut out = reorder(mentioned, &order, Some(merge_key));
-            out.extend(others);
-            Ok(out)
-        }
-    }
+    target.extend(front);
+    let order = order.map_or(patch, Vec::as_slice);
+    Ok(reorder(target, order, &server_order, Some(merge_key)))
 }
 
-/// Sorts what `order` names as it names it; the rest keeps its place before the next named element.
-fn reorder(items: Vec<Value>, order: &[Value], merge_key: Option<&str>) -> Vec<Value> {
-    let place = |item: &Value| {
-        order.iter().position(|o| match merge_key {
-            Some(key) => o.get(key) == item.get(key),
-            None => o == item,
-        })
-    };
-    let mut named: Vec<(usize, Value)> = Vec::new();
-    let mut others: Vec<(usize, Value)> = Vec::new();
-    for (at, item) in items.into_iter().enumerate() {
-        match place(&item) {
-            Some(rank) => named.push((rank, item)),
-            None => others.push((at, item)),
-        }
+/// Position of an element in a list, by its key or by its value.
+fn place(list: &[Value], item: &Value, merge_key: Option<&str>) -> Option<usize> {
+    list.iter().position(|other| match merge_key {
+        Some(key) => other.get(key) == item.get(key),
+        None => other == item,
+    })
+}
+
+/// Sorts what `order` names as it names it, and weaves in the rest, which keeps the order that the server has: a rest element
+/// comes before the first named one that it preceded.
+fn reorder(items: Vec<Value>, order: &[Value], server_order: &[Value], merge_key: Option<&str>) -> Vec<Value> {
+    let (mut named, others): (Vec<Value>, Vec<Value>) =
+        items.into_iter().partition(|item| place(order, item, merge_key).is_some());
+    named.sort_by_key(|item| place(order, item, merge_key));
+    let mut named = named.into_iter().peekable();
+    let mut others = others.into_iter().peekable();
+    let mut out = Vec::new();
+    loop {
+        let take_other = match (others.peek(), named.peek()) {
+            (None, None) => return out,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(other), Some(named)) => {
+                let known = place(server_order, other, merge_key).zip(place(server_order, named, merge_key));
+                known.is_some_and(|(other, named)| other < named)
+            }
+        };
+        out.extend(if take_other { others.next() } else { named.next() });
     }
-    named.sort_by_key(|(rank, _)| *rank);
-    let mut out: Vec<Value> = named.into_iter().map(|(_, item)| item).collect();
-    for (at, item) in others {
-        out.insert(at.min(out.len()), item);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -71,6 +71,14 @@ pub fn get(app: &App, target: &Target, format: Format) -> Result<Response<Body>,
     Ok(respond::value(200, &respond::shaped(&shown, resource, format.shape, time::now()), format.yaml))
 }
 
+/// Base64 as Go reads it: unused bits at the end may be set.
+const LENIENT: base64::engine::GeneralPurpose = base64::engine::GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    base64::engine::GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone),
+);
+
 /// Where a list goes on.
 struct Continue {
     start: String,
@@ -85,7 +93,7 @@ impl Continue {
         let refuse = |why: String| {
             Refusal::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         };
-        let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        let decoded = LENIENT
             .decode(token)
             .map_err(|e| refuse(e.to_string()))?;
         let value = body::json(&decoded).map_err(refuse)?.value;

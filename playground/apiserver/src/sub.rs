@@ -84,7 +84,6 @@ pub fn get_scale(call: &Call<'_>) -> Result<Value, Refusal> {
 /// PUT and PATCH of `scale`.
 pub fn set_scale(call: &mut Call<'_>, patch: bool) -> Result<Value, Refusal> {
     let ty = App::named_type("autoscaling.v1.Scale");
-    let resource = call.target.resource.clone();
     let sent = if patch {
         body::json(&call.request.body)
             .map_err(|e| Refusal::bad_request(format!("error decoding patch: {e}")))?
@@ -120,15 +119,13 @@ pub fn set_scale(call: &mut Call<'_>, patch: bool) -> Result<Value, Refusal> {
         let mut new = shown.clone();
         crd::set_path(&mut new, &wanted_path, wanted.into());
         call.track(shown, &mut new);
-        if resource.custom.is_some() {
-            forget_time(&mut new);
-        }
+        forget_time(&mut new);
         Ok(new)
     })?;
     Ok(scale_of(call, &written.object))
 }
 
-/// A custom resource's scale entries carry no time.
+/// A real server's entries for the scale subresource carry no time.
 fn forget_time(object: &mut Value) {
     if let Some(Value::Array(entries)) = object.pointer_mut("/metadata/managedFields") {
         for entry in
