@@ -83,11 +83,18 @@ impl Printer {
 
     /// A name and what it stands for.
     pub fn pair(&self, name: &str, text: impl Display) {
-        self.line(&format!("  {} {}", self.styled(Style::Dim, &format!("{name:<12}")), printable(&text.to_string())));
+        self.line(&format!(
+            "  {} {}",
+            self.styled(Style::Dim, &format!("{name:<12}")),
+            printable(&text.to_string())
+        ));
     }
 
     fn event(&self, mark: &str, time: &str, text: impl Display) {
-        self.line(&format!("  {time} {mark} {}", if self.colour { text.to_string() } else { printable(&text.to_string()) }));
+        self.line(&format!(
+            "  {time} {mark} {}",
+            if self.colour { text.to_string() } else { printable(&text.to_string()) }
+        ));
     }
 
     fn styled(&self, style: Style, text: &str) -> String {
@@ -138,7 +145,11 @@ pub fn grouped(number: u64) -> String {
 
 /// `1 pod`, `3 pods`.
 pub fn counted(number: usize, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(u64::try_from(number).unwrap_or(u64::MAX)), if number == 1 { "" } else { "s" })
+    format!(
+        "{} {noun}{}",
+        grouped(u64::try_from(number).unwrap_or(u64::MAX)),
+        if number == 1 { "" } else { "s" }
+    )
 }
 
 #[cfg(test)]
@@ -155,7 +166,10 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([counted(1, "pod"), counted(0, "pod"), counted(1200, "pod")], ["1 pod", "0 pods", "1,200 pods"]);
+        assert_eq!(
+            [counted(1, "pod"), counted(0, "pod"), counted(1200, "pod")],
+            ["1 pod", "0 pods", "1,200 pods"]
+        );
     }
 
     #[test]

@@ -90,7 +90,9 @@ impl Selection {
 pub fn ensure(selection: Selection) -> Result<Programs, Error> {
     let executable = env::current_exe().map_err(Error::CurrentExe)?;
     let folder = folder_of(&executable);
-    let beside = |name: &str| Some(folder.join(format!("{name}{}", env::consts::EXE_SUFFIX))).filter(|path| path.is_file());
+    let beside = |name: &str| {
+        Some(folder.join(format!("{name}{}", env::consts::EXE_SUFFIX))).filter(|path| path.is_file())
+    };
     let under_cargo = env::var_os("CARGO");
     if under_cargo.is_none()
         && let (Some(holdfast), Some(shop)) = (beside("holdfast"), beside("shop"))
@@ -128,9 +130,8 @@ fn build(cargo: OsString, folder: &Path, selection: Selection) -> Result<Program
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let said = describe(&command);
-    let output = command
-        .output()
-        .map_err(|source| Error::NoCargo { folder: folder.to_owned(), cargo, source })?;
+    let output =
+        command.output().map_err(|source| Error::NoCargo { folder: folder.to_owned(), cargo, source })?;
     if !output.status.success() {
         return Err(Error::Build { command: said });
     }
@@ -171,7 +172,10 @@ mod tests {
 not json
 {"reason":"build-finished","success":true}
 "#;
-        assert_eq!(executables(messages), BTreeMap::from([("shop".to_owned(), PathBuf::from("/t/release/shop"))]));
+        assert_eq!(
+            executables(messages),
+            BTreeMap::from([("shop".to_owned(), PathBuf::from("/t/release/shop"))])
+        );
     }
 
     #[test]

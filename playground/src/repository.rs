@@ -160,6 +160,22 @@ impl Repository {
         fs::read_to_string(&path).map_err(io_error("read", &path))
     }
 
+    /// Reads a file as it was at a commit.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such commit, or no such text file in it.
+    pub fn read_at(&self, commit: &str, path: &str) -> Result<String, Error> {
+        let clone = open(&self.work)?;
+        let bytes = clone
+            .revparse_single(&format!("{commit}:{path}"))
+            .and_then(|object| object.peel_to_blob())
+            .map(|blob| blob.content().to_owned())
+            .map_err(git_error("read a file of a commit"))?;
+        String::from_utf8(bytes)
+            .map_err(|_| Error::Edit { path: PathBuf::from(path), problem: "is not text".to_owned() })
+    }
+
     /// Writes a file of the clone, and the folders above it.
     ///
     /// # Errors
@@ -188,11 +204,7 @@ impl Repository {
     /// # Errors
     ///
     /// When the file cannot be read or written, or `change` returns a reason or the same text.
-    pub fn edit(
-        &self,
-        path: &str,
-        change: impl FnOnce(&str) -> Result<String, String>,
-    ) -> Result<(), Error> {
+    pub fn edit(&self, path: &str, change: impl FnOnce(&str) -> Result<String, String>) -> Result<(), Error> {
         let before = self.read(path)?;
         let refuse = |problem| Error::Edit { path: PathBuf::from(path), problem };
         let after = change(&before).map_err(refuse)?;

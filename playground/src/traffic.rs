@@ -296,8 +296,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(warp::serve(route).incoming(listener).run());
-        let settings =
-            Settings { url, paths: vec!["/item".into()], host: None, workers: 2, rate: 500 };
+        let settings = Settings { url, paths: vec!["/item".into()], host: None, workers: 2, rate: 500 };
         let traffic = Traffic::start(&settings).unwrap();
         let enough = async {
             loop {

@@ -22,7 +22,9 @@ pub fn conversation(messages: &[Message], limit: usize) -> String {
         entry(&mut out, message, "  ");
         let replies: Vec<&Message> = messages
             .iter()
-            .filter(|reply| reply.thread_ts.as_deref() == Some(message.ts.as_str()) && reply.channel == message.channel)
+            .filter(|reply| {
+                reply.thread_ts.as_deref() == Some(message.ts.as_str()) && reply.channel == message.channel
+            })
             .collect();
         let from = replies.len().saturating_sub(limit);
         if from > 0 {
@@ -59,9 +61,11 @@ fn body(message: &Message) -> String {
         .into_iter()
         .flatten()
         .flat_map(|block| {
-            let own = block.get("text");
-            let listed = ["fields", "elements"].into_iter().filter_map(|list| block.get(list)?.as_array()).flatten();
-            own.into_iter().chain(listed).filter_map(words).collect::<Vec<_>>()
+            let listed = |name: &str| block.get(name).and_then(Value::as_array).into_iter().flatten();
+            // A field is a name with its value below; side by side it takes one line.
+            let fields = listed("fields").filter_map(words).map(|field| field.replacen('\n', ": ", 1));
+            let others = block.get("text").into_iter().chain(listed("elements")).filter_map(words);
+            others.chain(fields).collect::<Vec<_>>()
         })
         .collect();
     if shown.is_empty() { readable(&message.text) } else { shown.join("\n") }
@@ -86,7 +90,7 @@ pub fn readable(mrkdwn: &str) -> String {
         out.push_str(before);
         let mark = &from[..1];
         let closing = if mark == "<" { ">" } else { mark };
-        let inner = from[1..].split_once(closing).map(|(inner, after)| (inner, after));
+        let inner = from[1..].split_once(closing);
         rest = match inner {
             Some((link, after)) if mark == "<" && !link.contains('\n') => {
                 out.push_str(link.rsplit_once('|').map_or(link, |(_, label)| label));
@@ -97,7 +101,10 @@ pub fn readable(mrkdwn: &str) -> String {
                 after
             }
             Some((strong, after))
-                if mark == "*" && !strong.is_empty() && !strong.contains('\n') && !strong.starts_with(' ') =>
+                if mark == "*"
+                    && !strong.is_empty()
+                    && !strong.contains('\n')
+                    && !strong.starts_with(' ') =>
             {
                 out.push_str(strong);
                 after
@@ -181,7 +188,8 @@ mod tests {
             {"type": "section", "text": {"type": "mrkdwn", "text": "*dev* is live\nmain@1"}},
             {"type": "context", "elements": [{"type": "mrkdwn", "text": "by ada"}]},
         ]);
-        let shown = conversation(&[first, message("2.0", None, "next"), message("3.0", Some("1.0"), "canary")], 10);
+        let shown =
+            conversation(&[first, message("2.0", None, "next"), message("3.0", Some("1.0"), "canary")], 10);
         let expected = "#deploys\n  00:00:00  dev is live\n            main@1\n            by ada\n    \
                         ↳ 00:00:00  canary\n  00:00:00  next\n"
             .replace("dev is live\n", "dev is live (edited 2 times)\n");

@@ -28,9 +28,14 @@ pub(super) fn routes(
         .and(warp::body::content_length_limit(BODY))
         .and(warp::body::bytes())
         .and(state.clone())
-        .and_then(|method: String, authorization: Option<String>, body: warp::hyper::body::Bytes, shared: Arc<Shared>| async move {
-            Ok::<_, Infallible>(api(&shared, &method, authorization.as_deref(), &body))
-        });
+        .and_then(
+            |method: String,
+             authorization: Option<String>,
+             body: warp::hyper::body::Bytes,
+             shared: Arc<Shared>| async move {
+                Ok::<_, Infallible>(api(&shared, &method, authorization.as_deref(), &body))
+            },
+        );
     let webhook = warp::path!("services" / String / String / String)
         .and(warp::post())
         .and(warp::body::content_length_limit(BODY))
@@ -109,7 +114,8 @@ fn post(channels: &mut Channels, arguments: &Map<String, Value>) -> Result<Value
     let (text, blocks) = content(arguments)?;
     let thread_ts = string(arguments, "thread_ts");
     if let Some(thread) = &thread_ts {
-        let known = channels.messages.iter().any(|message| message.ts == *thread && message.channel == channel);
+        let known =
+            channels.messages.iter().any(|message| message.ts == *thread && message.channel == channel);
         if !known {
             return Err("thread_not_found");
         }
@@ -207,7 +213,11 @@ mod tests {
     use super::*;
 
     async fn call(slack: &Slack, method: &str, token: Option<&str>, body: Value) -> Value {
-        let request = crate::http_client::builder().build().unwrap().post(format!("{}/api/{method}", slack.url())).json(&body);
+        let request = crate::http_client::builder()
+            .build()
+            .unwrap()
+            .post(format!("{}/api/{method}", slack.url()))
+            .json(&body);
         let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
         request.send().await.unwrap().json().await.unwrap()
     }
@@ -241,7 +251,12 @@ mod tests {
             ("chat.postMessage", token, json!({"text": "a"}), "channel_not_found"),
             ("chat.postMessage", token, json!({"channel": "#d"}), "no_text"),
             ("chat.postMessage", token, json!({"channel": "#d", "blocks": [1]}), "invalid_blocks"),
-            ("chat.postMessage", token, json!({"channel": "#d", "text": "a", "thread_ts": "1.0"}), "thread_not_found"),
+            (
+                "chat.postMessage",
+                token,
+                json!({"channel": "#d", "text": "a", "thread_ts": "1.0"}),
+                "thread_not_found",
+            ),
             ("chat.update", token, json!({"channel": "#d", "text": "a", "ts": "1.0"}), "message_not_found"),
             ("chat.postMessage", token, json!([]), "json_not_object"),
             ("chat.dance", token, message.clone(), "unknown_method"),
@@ -259,7 +274,11 @@ mod tests {
         let client = crate::http_client::builder().build().unwrap();
         let send = || {
             let message = json!({"channel": "#d", "text": "a"});
-            client.post(format!("{}/api/chat.postMessage", slack.url())).bearer_auth("xoxb-1").json(&message).send()
+            client
+                .post(format!("{}/api/chat.postMessage", slack.url()))
+                .bearer_auth("xoxb-1")
+                .json(&message)
+                .send()
         };
         let limited = send().await.unwrap();
         assert_eq!(limited.status(), 429);
