@@ -67,6 +67,7 @@ pub(crate) struct Queues {
     pub volumes: Arc<Queue<Key>>,
     pub unscheduled: Arc<Queue<Key>>,
     pub namespaces: Arc<Queue<Key>>,
+    pub accounts: Arc<Queue<Key>>,
 }
 
 /// Leads every change to the queues that it concerns. Handlers hold queues and other stores' copies only, so
@@ -82,6 +83,12 @@ pub(crate) fn connect(cluster: &Cluster, queues: &Queues) {
     own(&cluster.volumes, &queues.volumes);
     own(&cluster.namespaces, &queues.namespaces);
 
+    let accounts = Arc::clone(&queues.accounts);
+    cluster.namespaces.on_change(move |change| {
+        if let (None, Some(namespace)) = (&change.old, &change.new) {
+            accounts.add(Key::of(namespace.as_ref()));
+        }
+    });
     let deployments = Arc::clone(&queues.deployments);
     let all = Arc::clone(&cluster.deployments.store);
     cluster.replica_sets.store.on_change(move |change| {

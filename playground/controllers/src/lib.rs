@@ -6,14 +6,17 @@
 //!
 //! [`cache`], [`queue`], [`events`] and [`quantity`] serve the node as well.
 
+mod accounts;
 pub mod cache;
 mod claims;
 mod cluster;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod error;
 pub mod events;
 mod gc;
+mod job;
 mod meta;
 mod namespaces;
 pub mod quantity;
@@ -21,6 +24,7 @@ pub mod queue;
 mod replicaset;
 mod run;
 mod scheduler;
+mod statefulset;
 mod writer;
 
 pub use error::Error;

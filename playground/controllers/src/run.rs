@@ -13,7 +13,10 @@ use crate::events::Recorder;
 use crate::gc::Resources;
 use crate::meta::Key;
 use crate::queue::{Outcome, Queue};
-use crate::{Error, claims, deployment, endpoints, gc, namespaces, replicaset, scheduler};
+use crate::{
+    Error, accounts, claims, daemonset, deployment, endpoints, gc, job, namespaces, replicaset, scheduler,
+    statefulset,
+};
 
 /// Workers per controller. More gain nothing on a local API server.
 const WORKERS: usize = 4;
@@ -94,6 +97,18 @@ fn work(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
     });
     controller(tasks, cluster, &queues.replica_sets, WORKERS, |cluster, key| async move {
         replicaset::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.stateful_sets, WORKERS, |cluster, key| async move {
+        statefulset::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.daemon_sets, WORKERS, |cluster, key| async move {
+        daemonset::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.jobs, WORKERS, |cluster, key| async move {
+        job::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.accounts, 1, |cluster, key| async move {
+        accounts::reconcile(&cluster, &key.name).await
     });
     controller(tasks, cluster, &queues.services, WORKERS, |cluster, key| async move {
         endpoints::reconcile(&cluster, &key).await

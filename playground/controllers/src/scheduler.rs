@@ -41,12 +41,14 @@ pub(crate) fn node_changed(change: &Change<Node>) -> bool {
 /// Whether the node takes new pods at all.
 pub(crate) fn usable(node: &Node) -> bool {
     let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
-    let ready = node
-        .status
+    is_ready(node) && !unschedulable && !meta::is_deleting(node)
+}
+
+fn is_ready(node: &Node) -> bool {
+    node.status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten())
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    ready && !unschedulable && !meta::is_deleting(node)
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The node for a pod, or why there is none, in the words of Kubernetes' scheduler.
@@ -80,10 +82,19 @@ pub(crate) fn choose(pod: &Pod, nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> Resul
     })
 }
 
+/// Whether the node takes the pod as far as labels and taints say, whatever room there is.
+pub(crate) fn admits(pod: &Pod, node: &Node) -> bool {
+    is_ready(node) && !meta::is_deleting(node) && refusal(pod, node).is_none()
+}
+
 fn obstacle(pod: &Pod, node: &Node, here: &[&Pod]) -> Option<String> {
     if !usable(node) {
         return Some("node(s) were unschedulable".to_owned());
     }
+    refusal(pod, node).or_else(|| lack(pod, node, here))
+}
+
+fn refusal(pod: &Pod, node: &Node) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let labels = node.metadata.labels.as_ref();
     let selected = spec
@@ -109,6 +120,11 @@ fn obstacle(pod: &Pod, node: &Node, here: &[&Pod]) -> Option<String> {
             return Some(format!("node(s) had untolerated taint {{{}}}", taint.key));
         }
     }
+    None
+}
+
+/// What the node has too little of.
+fn lack(pod: &Pod, node: &Node, here: &[&Pod]) -> Option<String> {
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref())?;
     let amount = |quantity: &Quantity| quantity::parse(&quantity.0).unwrap_or(0.0);
     if allocatable.get("pods").map(amount).is_some_and(|limit| here.len() as f64 >= limit) {

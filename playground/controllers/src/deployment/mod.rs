@@ -11,6 +11,7 @@ mod tests;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
+pub(crate) use math::share;
 use plan::{Write, plan, same_template};
 
 use crate::Error;
