@@ -29,23 +29,27 @@ impl Default for InstallOptions {
     }
 }
 
-/// Everything that an installation needs, in the order in which it has to be applied.
-pub fn manifests(options: &InstallOptions) -> Vec<Value> {
-    let mut all = vec![crd_manifest(), namespace(options), service_account(options)];
-    all.extend(roles(options));
-    all.push(deployment(options));
-    all.push(service(options));
-    all
+/// Everything that an installation of this image with the usual choices needs, in the order in which it
+/// has to be applied.
+///
+/// # Errors
+/// When a manifest has no JSON form, which would be a mistake in it.
+pub fn manifests(image: &str) -> Result<Vec<Value>, serde_json::Error> {
+    InstallOptions { image: image.to_owned(), ..InstallOptions::default() }.manifests()
 }
 
-/// The CustomResourceDefinition as it is applied: without the status that only the server writes.
-fn crd_manifest() -> Value {
-    // A definition always has a JSON form: every map in it has text keys.
-    let mut value = serde_json::to_value(crd()).unwrap_or(Value::Null);
-    if let Some(map) = value.as_object_mut() {
-        map.remove("status");
+impl InstallOptions {
+    /// Everything that the installation needs, in the order in which it has to be applied.
+    ///
+    /// # Errors
+    /// When a manifest has no JSON form, which would be a mistake in it.
+    pub fn manifests(&self) -> Result<Vec<Value>, serde_json::Error> {
+        let mut all = vec![serde_json::to_value(crd())?, namespace(self), service_account(self)];
+        all.extend(roles(self));
+        all.push(deployment(self));
+        all.push(service(self));
+        Ok(all)
     }
-    value
 }
 
 fn labels() -> Value {
@@ -202,7 +206,7 @@ mod tests {
     fn every_manifest_is_an_object_in_the_chosen_namespace() {
         let options = InstallOptions { namespace: "gitops".into(), image: "agent:1".into(), replicas: 1 };
         let objects: Vec<Object> =
-            manifests(&options).into_iter().map(|value| Object::new(value).unwrap()).collect();
+            options.manifests().unwrap().into_iter().map(|value| Object::new(value).unwrap()).collect();
         let names: Vec<String> = objects.iter().map(|object| object.object_ref().to_string()).collect();
         assert_eq!(names[0], "CustomResourceDefinition.apiextensions.k8s.io environments.holdfast.dev");
         assert_eq!(names[1], "Namespace gitops");
@@ -218,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_agent_itself_may_write_no_member() {
-        for manifest in manifests(&InstallOptions::default()) {
+        for manifest in manifests("agent:1").unwrap() {
             for rule in manifest["rules"].as_array().into_iter().flatten() {
                 let verbs = rule["verbs"].as_array().unwrap();
                 if rule["resources"] == json!(["*"]) {

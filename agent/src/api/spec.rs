@@ -94,17 +94,16 @@ fn yes() -> bool {
         "message": "set exactly one of branch, tag and commit"
     },
     {
-        "rule": "self.url.matches('^(https?|ssh|git|file)://[^ ]+$') || self.url.matches('^[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^ ]+$')",
-        "message": "url must begin with https://, http://, ssh://, git:// or file://, or be of the form user@host:path"
-    },
-    {
-        "rule": "!self.path.startsWith('/') && !self.path.split('/').exists(part, part == '..')",
-        "message": "path must lie inside the repository"
+        "rule": "!self.path.startsWith('/') && !self.path.contains('..')",
+        "message": "path must lie inside the repository: no / at its start, and no .. in it"
     }
 ]))]
 pub struct SourceSpec {
     /// The repository: `https`, `http`, `ssh`, `git` or `file`, or `user@host:path`.
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(
+        length(min = 1, max = 2048),
+        regex(pattern = "^((https?|ssh|git|file)://[^ ]+|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^ ]+)$")
+    )]
     pub url: String,
     /// The branch that is followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -41,10 +41,13 @@ impl Cluster {
         for (i, stage) in plan.stages.iter().enumerate() {
             let writes =
                 stage.writes.iter().filter_map(|write| Some((&write.object, objects.get(write.index)?)));
-            let writes = futures::stream::iter(writes.map(|(key, object)| async move {
-                (key, object, self.write(writer, object, self.stamped(key, object, owned)).await)
-            }));
-            let mut results = writes.buffer_unordered(CONCURRENT);
+            // Collected, so that no borrowing closure lives across an await: the future must be Send.
+            let writes: Vec<_> = writes
+                .map(|(key, object)| async move {
+                    (key, object, self.write(writer, object, self.stamped(key, object, owned)).await)
+                })
+                .collect();
+            let mut results = futures::stream::iter(writes).buffer_unordered(CONCURRENT);
             let mut written = Vec::new();
             let mut errors = Vec::new();
             while let Some((key, object, result)) = results.next().await {

@@ -36,12 +36,12 @@ impl Cluster {
         let kinds = brought_kinds(objects);
         let writes = plan.stages.iter().flat_map(|stage| &stage.writes);
         let writes = writes.filter_map(|write| Some((&write.object, objects.get(write.index)?)));
-        let runs = futures::stream::iter(
-            writes.map(|(key, object)| async move { (key, self.dry_run(writer, object).await) }),
-        );
+        // Collected, so that no borrowing closure lives across an await: the future must be Send.
+        let runs: Vec<_> =
+            writes.map(|(key, object)| async move { (key, self.dry_run(writer, object).await) }).collect();
         let mut owned = HashMap::new();
         let mut errors = Vec::new();
-        let mut results = runs.buffer_unordered(CONCURRENT);
+        let mut results = futures::stream::iter(runs).buffer_unordered(CONCURRENT);
         while let Some((key, result)) = results.next().await {
             match result {
                 Ok((fields, left)) => {

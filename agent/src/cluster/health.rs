@@ -115,10 +115,14 @@ impl Cluster {
     /// Watches the newest pods of these workloads, so that what keeps them from running is in
     /// [`Cluster::health`] and its news reach the subscribers. For the time of a rollout only: hold the
     /// answer as long as that takes. Objects that make no pods are passed over.
-    pub fn watch_pods(&self, marks: &Marks, workloads: &[ObjectRef]) -> PodWatch {
+    pub fn watch_pods<'a>(
+        &self,
+        marks: &Marks,
+        workloads: impl IntoIterator<Item = &'a ObjectRef>,
+    ) -> PodWatch {
         let problems = self.inner.problems.clone();
         let watches = workloads
-            .iter()
+            .into_iter()
             .filter(|object| makes_pods(object))
             .map(|object| {
                 let watch = problems.open(object);

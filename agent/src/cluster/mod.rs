@@ -3,6 +3,7 @@
 //! [`Cluster`] is the handle: cheap to clone, and every write through it asks at that moment whether this
 //! agent still leads. There is one file per verb.
 
+mod answer;
 mod apply;
 mod applyset;
 mod bundles;

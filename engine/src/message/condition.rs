@@ -1,6 +1,8 @@
 //! Conditions after the conventions of kstatus, and the one line that says it all.
 
-use crate::rollout::{HoldReason, Phase, Rollout};
+use std::collections::BTreeMap;
+
+use crate::rollout::{HoldReason, Phase, Rollout, Sink};
 
 use super::shorten;
 
@@ -47,6 +49,16 @@ pub fn conditions(rollout: &Rollout) -> Vec<Condition> {
         None => condition("SourceReady", "True", "Fetched", "the newest commit is known and renders"),
     });
     conditions
+}
+
+/// The condition `Delivered`: whether evidence and people learn of what happens.
+pub fn delivered(undelivered: &BTreeMap<Sink, String>) -> Condition {
+    let reasons: Vec<&str> = undelivered.values().map(String::as_str).collect();
+    match undelivered.keys().next() {
+        None => condition("Delivered", "True", "Delivered", "evidence and messages arrive"),
+        Some(Sink::Evidence) => condition("Delivered", "False", "EvidenceFailed", &reasons.join("; ")),
+        Some(Sink::Messages) => condition("Delivered", "False", "MessageFailed", &reasons.join("; ")),
+    }
 }
 
 /// The one line that people see in `kubectl get environments`: what is, and what serves.

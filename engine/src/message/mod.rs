@@ -8,7 +8,7 @@ mod event;
 mod slack;
 mod story;
 
-pub use condition::{Condition, conditions, summary};
+pub use condition::{Condition, conditions, delivered, summary};
 pub use event::{KubernetesEvent, kubernetes_event};
 pub use slack::{blocks, detail, fallback, webhook_text};
 pub use story::{Story, Tone};

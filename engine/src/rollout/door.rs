@@ -32,8 +32,8 @@ impl Turn {
         }
         if let Some(held) = &mut self.rollout.held
             && held.release.digest == digest
-            && !(held.reason == HoldReason::Suspended && !self.rollout.settings.suspended)
-            && !(held.reason == HoldReason::DigestBlocked && self.rollout.block_on(&digest).is_none())
+            && (held.reason != HoldReason::Suspended || self.rollout.settings.suspended)
+            && (held.reason != HoldReason::DigestBlocked || self.rollout.block_on(&digest).is_some())
         {
             // Known to wait: a newer commit with the same bundle has the same fate.
             if let Some(held) = &mut self.rollout.held {

@@ -115,7 +115,7 @@ pub enum Command {
 }
 
 /// Who must learn of a transition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Sink {
     /// The evidence branch.
     Evidence,

@@ -125,7 +125,7 @@ impl Turn {
 
     /// Whether the failure says something about the release rather than about how long it took.
     fn convicted_by_evidence(&self) -> bool {
-        !self.rollout.failure.as_ref().is_some_and(|failure| failure.reason == "ReadyTimeout")
+        self.rollout.failure.as_ref().is_none_or(|failure| failure.reason != "ReadyTimeout")
     }
 
     fn converged(&mut self) {

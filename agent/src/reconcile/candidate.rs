@@ -1,0 +1,171 @@
+//! From a snapshot of the source to a candidate: the bundle, its policies, and where they came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use engine::kustomize::{EntryKind, ReadSet, Reader, RenderError, Tree, render};
+use engine::object::{Bundle, Object, yaml};
+use engine::policy::{Operation, PolicySet, Violation};
+use engine::rollout::{Release, SourceProblem};
+
+use crate::api::EnvironmentSpec;
+use crate::source::Snapshot;
+
+/// A bundle that the source gives, with what it is judged by.
+#[derive(Clone)]
+pub struct Candidate {
+    /// The release: digest, revision, images.
+    pub release: Release,
+    /// The objects.
+    pub bundle: Arc<Bundle>,
+    /// The policies of the same commit.
+    pub policies: Arc<PolicySet>,
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Candidate").field(&self.release.digest).finish()
+    }
+}
+
+/// The last render, and what it read: a commit that touches none of it costs one comparison.
+#[derive(Debug)]
+pub struct Rendered {
+    path: String,
+    policies_path: Option<String>,
+    reads: ReadSet,
+    policy_reads: ReadSet,
+    candidate: Candidate,
+}
+
+impl Rendered {
+    /// The candidate of the render.
+    pub fn candidate(&self) -> &Candidate {
+        &self.candidate
+    }
+}
+
+/// Renders the folder that the specification names, or reuses the last render.
+///
+/// # Errors
+/// A [`SourceProblem`] that names file and line; the commit is at fault.
+pub fn candidate(
+    snapshot: &Snapshot,
+    spec: &EnvironmentSpec,
+    last: Option<&Rendered>,
+) -> Result<Rendered, SourceProblem> {
+    let tree: &dyn Tree = &*snapshot.tree;
+    let path = spec.source.path.clone();
+    let policies_path = spec.policies.as_ref().map(|policies| policies.path.clone());
+    let last = last.filter(|last| last.path == path && last.policies_path == policies_path);
+
+    let (bundle, reads) = match last.filter(|last| last.reads.unchanged(tree)) {
+        Some(last) => (last.candidate.bundle.clone(), last.reads.clone()),
+        None => {
+            let rendered = render(tree, &path).map_err(|error| render_problem(&path, &error))?;
+            let bundle = Bundle::new(rendered.objects).map_err(|error| problem("RenderFailed", error))?;
+            (Arc::new(bundle), rendered.reads)
+        }
+    };
+    let (policies, policy_reads) = match last.filter(|last| last.policy_reads.unchanged(tree)) {
+        Some(last) => (last.candidate.policies.clone(), last.policy_reads.clone()),
+        None => {
+            let (policies, reads) = match &policies_path {
+                Some(path) => read_policies(tree, path)?,
+                None => (PolicySet::default(), ReadSet::default()),
+            };
+            (Arc::new(policies), reads)
+        }
+    };
+    let release = Release {
+        digest: bundle.digest(),
+        revision: snapshot.revision.clone(),
+        images: images(bundle.objects()),
+        objects: u32::try_from(bundle.objects().len()).unwrap_or(u32::MAX),
+    };
+    let candidate = Candidate { release, bundle, policies };
+    Ok(Rendered { path, policies_path, reads, policy_reads, candidate })
+}
+
+fn problem(reason: &str, error: impl std::fmt::Display) -> SourceProblem {
+    SourceProblem { reason: reason.to_owned(), message: error.to_string(), commit_at_fault: true }
+}
+
+fn render_problem(path: &str, error: &RenderError) -> SourceProblem {
+    let reason = if error.is_missing_path() { "PathNotFound" } else { "RenderFailed" };
+    problem(reason, format!("{path} does not render: {error}"))
+}
+
+/// Reads the policies of a folder: every YAML file but the examples in `pass` and `fail` folders.
+///
+/// # Errors
+/// A [`SourceProblem`] that names the file and line.
+pub fn read_policies(tree: &dyn Tree, path: &str) -> Result<(PolicySet, ReadSet), SourceProblem> {
+    let reader = Reader::new(tree);
+    let mut objects = Vec::new();
+    for file in policy_files(&reader, path)? {
+        let text = reader.text(&file).map_err(|error| problem("PolicyFailed", error))?;
+        for document in yaml::read_documents(&text, &file).map_err(|error| problem("PolicyFailed", error))? {
+            let line = document.line;
+            let object = Object::new(document.value)
+                .map_err(|error| problem("PolicyFailed", format!("{file}:{line}: {error}")))?;
+            objects.push((object, file.clone()));
+        }
+    }
+    let policies = PolicySet::parse(&objects).map_err(|error| problem("PolicyFailed", error))?;
+    Ok((policies, reader.into_read_set()))
+}
+
+fn policy_files(reader: &Reader, path: &str) -> Result<Vec<String>, SourceProblem> {
+    const DEPTH: usize = 8;
+    let mut files = Vec::new();
+    let mut folders = vec![(path.trim_end_matches('/').to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for (name, kind) in reader.list(&folder).map_err(|error| problem("PolicyFailed", error))? {
+            let path =
+                if folder == "." || folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+            let example = name == "pass" || name == "fail";
+            match kind {
+                EntryKind::Directory if !example && depth < DEPTH => folders.push((path, depth + 1)),
+                EntryKind::File if [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end)) => {
+                    files.push(path)
+                }
+                _ => {}
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The container images of a bundle, sorted, without repetition.
+fn images(objects: &[Object]) -> Vec<String> {
+    let mut images = BTreeSet::new();
+    for object in objects {
+        let spec = &object.value()["spec"];
+        for pod in [&spec["template"]["spec"], &spec["jobTemplate"]["spec"]["template"]["spec"], spec] {
+            for field in ["containers", "initContainers"] {
+                let containers = pod[field].as_array().into_iter().flatten();
+                images.extend(containers.filter_map(|c| c["image"].as_str()).map(str::to_owned));
+            }
+        }
+    }
+    images.into_iter().collect()
+}
+
+/// Every violation of the policies by the objects of a bundle.
+pub fn violations(
+    policies: &PolicySet,
+    bundle: &Bundle,
+    namespace_labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
+) -> Vec<Violation> {
+    bundle
+        .objects()
+        .iter()
+        .flat_map(|object| {
+            let labels = object.namespace().and_then(namespace_labels);
+            policies.evaluate(object, Operation::Create, labels.as_ref())
+        })
+        .collect()
+}

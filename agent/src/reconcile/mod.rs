@@ -1,0 +1,19 @@
+//! The loop: observe, decide by [`engine::rollout::step`], persist, act.
+
+mod actor;
+mod board;
+mod candidate;
+mod desired;
+mod evidence;
+mod manager;
+mod outbox;
+mod probe;
+mod requests;
+mod serve;
+mod services;
+mod status;
+mod write;
+
+pub use candidate::{read_policies, violations};
+pub use serve::{ServeError, serve};
+pub use services::Options;

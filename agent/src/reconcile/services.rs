@@ -1,0 +1,155 @@
+//! What all environments share: the cluster, the sources, the evidence, the metrics.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use engine::object::ObjectRef;
+use engine::rollout::SourceProblem;
+use tokio::sync::watch;
+
+use super::board::Board;
+use super::evidence::Judgements;
+use crate::api::Environment;
+use crate::cluster::Cluster;
+use crate::evidence::Evidence;
+use crate::measure::Prober;
+use crate::secret::Secret;
+use crate::source::{Credentials, Reference, SourceSpec, SourceState, Sources};
+use crate::telemetry::Telemetry;
+
+/// What the daemon is told on its command line.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Kubeconfig file; the usual places otherwise.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where repositories and evidence are kept.
+    pub data_dir: PathBuf,
+    /// Address of the web page, metrics, probes and webhooks.
+    pub http: SocketAddr,
+    /// Namespace of the leader election's Lease.
+    pub lease_namespace: String,
+    /// A directory that takes the place of every repository.
+    pub source_dir: Option<PathBuf>,
+    /// How long one fetch from Git may take.
+    pub fetch_timeout: Duration,
+    /// Prometheus for PromQL gates that name no address of their own.
+    pub prometheus: Option<String>,
+    /// Base address of Slack's API.
+    pub slack_api: String,
+    /// Bot token for environments that bring none.
+    pub slack_token: Option<Secret<String>>,
+    /// Channel for environments that name none.
+    pub slack_channel: Option<String>,
+    /// Incoming webhook for environments that bring no Secret.
+    pub slack_webhook: Option<Secret<String>>,
+    /// Secret that webhooks of forges are signed with.
+    pub webhook_secret: Option<Secret<String>>,
+    /// End when standard input closes.
+    pub until_stdin_closes: bool,
+}
+
+/// What all environments share.
+pub struct Services {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Git repositories and directories.
+    pub sources: Sources,
+    /// Evidence branches.
+    pub evidence: Evidence,
+    /// Reads metrics of pods and of Prometheus.
+    pub prober: Prober,
+    /// The agent's own metrics.
+    pub telemetry: Telemetry,
+    /// The command line.
+    pub options: Options,
+    /// Which environment wants which object.
+    pub claims: Claims,
+    /// What the policies said.
+    pub judgements: Judgements,
+    /// What the web page shows.
+    pub board: Board,
+    /// Whether all Environments of the cluster are known.
+    pub ready: AtomicBool,
+}
+
+impl Services {
+    /// Follows the source of an environment, with the credentials that its Secret has now.
+    ///
+    /// # Errors
+    /// A [`SourceProblem`] when the Secret cannot be read or makes no sense.
+    pub async fn subscribe(
+        &self,
+        environment: &Environment,
+    ) -> Result<watch::Receiver<SourceState>, SourceProblem> {
+        if let Some(directory) = &self.options.source_dir {
+            return Ok(self.sources.subscribe_directory(directory));
+        }
+        let source = &environment.spec.source;
+        let invalid = |message: String| SourceProblem {
+            reason: "InvalidSpec".to_owned(),
+            message,
+            commit_at_fault: false,
+        };
+        let interval = environment.spec.source_interval().map_err(|error| invalid(error.to_string()))?;
+        let reference = match (&source.branch, &source.tag, &source.commit) {
+            (Some(branch), _, _) => Reference::Branch(branch.clone()),
+            (_, Some(range), _) => Reference::Tag(range.clone()),
+            (_, _, Some(commit)) => Reference::Commit(commit.clone()),
+            (None, None, None) => {
+                return Err(invalid("spec.source: set one of branch, tag and commit".to_owned()));
+            }
+        };
+        let credentials = self.credentials(environment).await?;
+        Ok(self.sources.subscribe(SourceSpec { url: source.url.clone(), reference, interval, credentials }))
+    }
+
+    /// What the Git server of an environment is shown.
+    ///
+    /// # Errors
+    /// A [`SourceProblem`] when the Secret cannot be read or makes no sense.
+    pub async fn credentials(&self, environment: &Environment) -> Result<Option<Credentials>, SourceProblem> {
+        let Some(reference) = &environment.spec.source.secret_ref else {
+            return Ok(None);
+        };
+        let problem = |message: String| SourceProblem {
+            reason: "CredentialsFailed".to_owned(),
+            message: format!("spec.source.secretRef {}: {message}", reference.name),
+            commit_at_fault: false,
+        };
+        let data = self
+            .cluster
+            .secret(environment.namespace(), &reference.name)
+            .await
+            .map_err(|error| problem(error.to_string()))?;
+        Credentials::from_secret(&data).map(Some).map_err(|error| problem(error.to_string()))
+    }
+}
+
+/// Which environment wants which object: an object that moves from one to another is handed over, never
+/// deleted on the way.
+#[derive(Debug, Default)]
+pub struct Claims(RwLock<HashMap<ObjectRef, String>>);
+
+impl Claims {
+    /// From now on the environment wants these objects and no others.
+    pub fn claim<'a>(&self, environment: &str, objects: impl Iterator<Item = &'a ObjectRef>) {
+        let mut claims = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        claims.retain(|_, owner| owner != environment);
+        claims.extend(objects.map(|object| (object.clone(), environment.to_owned())));
+    }
+
+    /// The environment wants nothing any more.
+    pub fn release(&self, environment: &str) {
+        self.claim(environment, std::iter::empty());
+    }
+
+    /// The other environment that wants an object.
+    pub fn other(&self, object: &ObjectRef, environment: &str) -> Option<String> {
+        let claims = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        claims.get(object).filter(|owner| *owner != environment).cloned()
+    }
+}
