@@ -3,6 +3,14 @@
 //! A case is `corpus/<name>/input` (rendered at `input/overlay` where that exists) with the output of
 //! `kubectl kustomize` in `expected.yaml`. `corpus/record.sh` writes the latter anew.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "this test reads its corpus and runs kubectl"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

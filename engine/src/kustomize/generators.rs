@@ -49,6 +49,9 @@ impl GeneratorOptions {
     }
 }
 
+/// Reads a file that is named at a place.
+pub(super) type LoadFile<'a> = &'a dyn Fn(&str, &Source) -> Result<Vec<u8>, RenderError>;
+
 /// One entry of a generator list.
 #[derive(Debug, Clone)]
 pub(super) struct Generator {
@@ -65,11 +68,8 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    /// Makes the object. `load` reads a file that is named at a place.
-    pub fn generate(
-        &self,
-        load: &dyn Fn(&str, &Source) -> Result<Vec<u8>, RenderError>,
-    ) -> Result<Resource, RenderError> {
+    /// Makes the object.
+    pub fn generate(&self, load: LoadFile<'_>) -> Result<Resource, RenderError> {
         let mut pairs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut add = |key: String, value: Vec<u8>, at: &Source| {
             if pairs.insert(key.clone(), value).is_some() {

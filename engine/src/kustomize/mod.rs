@@ -39,7 +39,7 @@ mod vars;
 
 pub use error::RenderError;
 pub use reads::{MAX_FILE_BYTES, MAX_READ_BYTES, ReadSet, Reader};
-pub use render::{Rendered, render, render_or_reads};
+pub use render::{FailedRender, Rendered, render, render_or_reads};
 pub use resource::Source;
 pub use resource_map::MAX_OBJECTS;
 pub use tree::{Entry, EntryKind, MapTree, Tree, TreeError, join};

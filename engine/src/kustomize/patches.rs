@@ -11,7 +11,7 @@ use super::patch_json;
 use super::patch_strategic;
 use super::resource::{Resource, Source};
 use super::resource_map::ResourceMap;
-use super::resources;
+use super::resources::{self, Role};
 
 /// A patch, understood.
 pub(super) enum Patch {
@@ -31,9 +31,12 @@ pub(super) struct PatchText {
 }
 
 impl PatchText {
-    /// Where a line of the patch is; lines of an inline patch are not known exactly, so its entry is named.
+    /// Where a line of the patch is. A patch of several lines in a kustomization is taken for a literal block.
     fn source(&self, line: usize) -> Source {
-        self.inline_at.clone().unwrap_or_else(|| Source::new(&self.file, line))
+        match &self.inline_at {
+            Some(at) => Source::new(&at.file, at.line + if self.text.contains('\n') { line - 1 } else { 0 }),
+            None => Source::new(&self.file, line),
+        }
     }
 
     fn invalid(&self, line: usize, problem: impl Into<String>) -> RenderError {
@@ -42,13 +45,10 @@ impl PatchText {
 }
 
 /// Reads a patch of either kind.
-pub(super) fn read(patch: &PatchText) -> Result<Patch, RenderError> {
+pub(super) fn read(patch: &PatchText, has_target: bool) -> Result<Patch, RenderError> {
     // A list is a JSON patch, whose values follow the other dialect of YAML.
     let documents = read_documents_as(&patch.text, &patch.file, Dialect::Settings).map_err(|mut error| {
-        if let Some(at) = &patch.inline_at {
-            error.line = at.line;
-            error.column = 1;
-        }
+        error.line = patch.source(error.line).line;
         error
     })?;
     match documents.as_slice() {
@@ -58,17 +58,18 @@ pub(super) fn read(patch: &PatchText) -> Result<Patch, RenderError> {
                 patch_json::read(&document.value).map_err(|problem| patch.invalid(document.line, problem))?;
             Ok(Patch::Json(operations, patch.source(document.line)))
         }
-        _ => Ok(Patch::Strategic(strategic(patch)?)),
+        _ => {
+            let role = if has_target { Role::TargetedPatch } else { Role::Patch };
+            Ok(Patch::Strategic(strategic(patch, role)?))
+        }
     }
 }
 
 /// Reads strategic merge patches.
-pub(super) fn strategic(patch: &PatchText) -> Result<Vec<Resource>, RenderError> {
-    let mut resources = resources::read(&patch.text, &patch.file)?;
-    if let Some(at) = &patch.inline_at {
-        for resource in &mut resources {
-            resource.source = at.clone();
-        }
+pub(super) fn strategic(patch: &PatchText, role: Role) -> Result<Vec<Resource>, RenderError> {
+    let mut resources = resources::read(&patch.text, &patch.file, role)?;
+    for resource in &mut resources {
+        resource.source = patch.source(resource.source.line);
     }
     Ok(resources)
 }
@@ -178,6 +179,7 @@ fn merge(resource: &mut Resource, patch: Resource, rename: bool, rekind: bool) -
         .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
     let Some(merged) = merged else { return Ok(()) };
     resource.value = merged;
+    resource.drop_empty_fields();
     if !rekind {
         resource.set_kind(&kind);
     }

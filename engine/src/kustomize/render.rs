@@ -12,7 +12,7 @@ use super::name_references;
 use super::order;
 use super::reads::{ReadSet, Reader};
 use super::resource::{Origin, Resource, Source};
-use super::resources;
+use super::resources::{self, Role};
 use super::transform;
 use super::transformer_config::TransformerConfig;
 use super::tree::{EntryKind, Tree, join};
@@ -46,6 +46,17 @@ impl Rendered {
     }
 }
 
+/// A render that failed, and what it had read by then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct FailedRender {
+    /// Why it failed.
+    #[source]
+    pub error: RenderError,
+    /// What was read: while that is unchanged, rendering again fails in the same way.
+    pub reads: ReadSet,
+}
+
 /// Renders a path of a tree as `kustomize build` does; a folder without a kustomization is read as plain
 /// YAML and JSON files, recursively, in the order of their paths.
 ///
@@ -74,12 +85,12 @@ pub fn render(tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
 /// repeated until something that it read changes.
 ///
 /// # Errors
-/// As [`render`].
-pub fn render_or_reads(tree: &dyn Tree, path: &str) -> Result<Rendered, (RenderError, ReadSet)> {
+/// As [`render`], with what was read.
+pub fn render_or_reads(tree: &dyn Tree, path: &str) -> Result<Rendered, Box<FailedRender>> {
     let (result, reads) = render_recorded(tree, path);
     match result {
         Ok((objects, sources)) => Ok(Rendered { objects, sources, reads }),
-        Err(error) => Err((error, reads)),
+        Err(error) => Err(Box::new(FailedRender { error, reads })),
     }
 }
 
@@ -96,7 +107,9 @@ fn render_recorded(tree: &dyn Tree, path: &str) -> (Result<Objects, RenderError>
 fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
     let mut objects = Vec::with_capacity(resources.len());
     let mut sources = Vec::with_capacity(resources.len());
-    for resource in resources {
+    for mut resource in resources {
+        resource.settle_annotations();
+        resource.settle_empty_fields();
         let object = Object::new(resource.value)
             .map_err(|problem| RenderError::Object { source_at: resource.source.clone(), problem })?;
         objects.push(object);
@@ -133,7 +146,7 @@ impl Renderer<'_> {
                 Some(file) => self.render_kustomization(&directory, &file),
                 None => self.render_folder(&directory),
             },
-            (file, _) => resources::read(&self.reader.text(&file)?, &file),
+            (file, _) => resources::read(&self.reader.text(&file)?, &file, Role::Object),
         }
     }
 
@@ -154,7 +167,6 @@ impl Renderer<'_> {
         list.retain(|resource| !resources::is_for_other_tools(&resource.value));
         order::sort(&mut list, root.sort.as_ref());
         for resource in &mut list {
-            resource.settle_annotations();
             build_metadata::write_annotations(resource, &root.build_metadata);
         }
         Ok(list)
@@ -187,7 +199,7 @@ impl Renderer<'_> {
                     None => self.read_folder(&inner, map)?,
                 },
                 Some((file, EntryKind::File)) if is_manifest(&name) => {
-                    for resource in resources::read(&self.reader.text(&file)?, &path)? {
+                    for resource in resources::read(&self.reader.text(&file)?, &path, Role::Object)? {
                         map.append(resource)?;
                     }
                 }
@@ -298,7 +310,7 @@ impl Renderer<'_> {
                 accumulated.merge(child, &entry.source)
             }
             (file, _) => {
-                for mut resource in resources::read(&self.reader.text(&file)?, &file)? {
+                for mut resource in resources::read(&self.reader.text(&file)?, &file, Role::Object)? {
                     if self.tracks_origin {
                         resource.origin =
                             Some(Origin { path: join_origin(origin, &entry.text), ..Origin::default() });

@@ -112,6 +112,8 @@ pub(super) struct Resource {
     pub needs_hash: bool,
     pub behavior: Behavior,
     pub variables: Vec<String>,
+    /// Paths of fields that were written without any value, and whether in braces.
+    pub empty_fields: Vec<(Vec<String>, bool)>,
     pub origin: Option<Origin>,
     pub transformations: Vec<Origin>,
 }
@@ -120,7 +122,7 @@ impl Resource {
     /// Takes a value that must be an object.
     pub fn new(value: Value, source: Source) -> Result<Self, InvalidObject> {
         let value = Object::new(value)?.into_value();
-        let mut resource = Self {
+        Ok(Self {
             value,
             source,
             previous: Vec::new(),
@@ -129,11 +131,40 @@ impl Resource {
             needs_hash: false,
             behavior: Behavior::Create,
             variables: Vec::new(),
+            empty_fields: Vec::new(),
             origin: None,
             transformations: Vec::new(),
-        };
-        resource.settle_annotations();
-        Ok(resource)
+        })
+    }
+
+    /// Removes fields that were written without a value, as strategic merge patches do.
+    pub fn drop_empty_fields(&mut self) {
+        for (path, _) in std::mem::take(&mut self.empty_fields) {
+            if let Some((map, name)) = self.null_field(&path) {
+                map.shift_remove(name);
+            }
+        }
+    }
+
+    /// Makes fields that were written in braces without a value empty texts, as kustomize prints them.
+    pub fn settle_empty_fields(&mut self) {
+        for (path, _) in
+            std::mem::take(&mut self.empty_fields).into_iter().filter(|(_, in_braces)| *in_braces)
+        {
+            if let Some((map, name)) = self.null_field(&path) {
+                map.insert(name.to_owned(), Value::String(String::new()));
+            }
+        }
+    }
+
+    /// The mapping that holds a field and the field's name, if the field is null.
+    fn null_field<'a>(&mut self, path: &'a [String]) -> Option<(&mut Map<String, Value>, &'a str)> {
+        let (name, parents) = path.split_last()?;
+        let parent = parents.iter().try_fold(&mut self.value, |value, name| value.get_mut(name))?;
+        parent
+            .as_object_mut()
+            .filter(|map| map.get(name).is_some_and(Value::is_null))
+            .map(|map| (map, name.as_str()))
     }
 
     pub fn gvk(&self) -> GroupVersionKind {

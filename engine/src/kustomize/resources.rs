@@ -10,8 +10,19 @@ use super::resource::{Resource, Source};
 /// Objects with this annotation serve other tools and are not rendered.
 const LOCAL_CONFIG: &str = "config.kubernetes.io/local-config";
 
+/// What a document is read as: kustomize treats the texts in metadata differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// An object to render: annotations are texts as written.
+    Object,
+    /// A patch that finds its object itself: a null in annotations deletes.
+    Patch,
+    /// A patch with a target: labels and annotations are texts as written, even `null`.
+    TargetedPatch,
+}
+
 /// Reads the objects of a file. Lists are opened; objects for other tools are left out.
-pub(super) fn read(text: &str, file: &str) -> Result<Vec<Resource>, RenderError> {
+pub(super) fn read(text: &str, file: &str, role: Role) -> Result<Vec<Resource>, RenderError> {
     let mut queue: Vec<Node> = read_nodes(text, file, Dialect::Manifest)?;
     queue.reverse();
     let mut resources = Vec::new();
@@ -20,10 +31,24 @@ pub(super) fn read(text: &str, file: &str) -> Result<Vec<Resource>, RenderError>
         match items_of_list(node) {
             // The items of a list stand where the list stood.
             Ok(items) => queue.extend(items.into_iter().rev()),
-            Err(node) => {
-                let value = with_annotation_texts(*node).into_value();
-                let resource = Resource::new(value, source.clone())
+            Err(mut node) => {
+                let mut empty_fields = Vec::new();
+                if role == Role::Object {
+                    note_empty_fields(&mut node, Some(&mut Vec::new()), &mut empty_fields);
+                }
+                let mut value = with_metadata_texts(*node, role).into_value();
+                if let Value::Object(map) = &mut value
+                    && role == Role::TargetedPatch
+                {
+                    // The target says which objects are meant; the patch takes their version.
+                    map.entry("apiVersion").or_insert_with(|| Value::from("v1"));
+                }
+                let mut resource = Resource::new(value, source.clone())
                     .map_err(|problem| RenderError::Object { source_at: source, problem })?;
+                if role == Role::Object {
+                    resource.settle_annotations();
+                }
+                resource.empty_fields = empty_fields;
                 if !is_for_other_tools(&resource.value) {
                     resources.push(resource);
                 }
@@ -68,19 +93,56 @@ fn items_of_list(node: Node) -> Result<Vec<Node>, Box<Node>> {
 }
 
 /// Annotations are texts as written: `0x10` without quotes is the text `0x10`, not 16.
-fn with_annotation_texts(mut node: Node) -> Node {
-    if let Some(Node { kind: NodeKind::Map(annotations), .. }) =
-        field(&mut node, "metadata").and_then(|metadata| field(metadata, "annotations"))
-    {
-        for (_, value) in annotations {
-            if let NodeKind::Scalar(scalar) = &mut value.kind
-                && let Some(raw) = &value.raw
-            {
-                *scalar = Value::String(raw.to_string());
+fn with_metadata_texts(mut node: Node, role: Role) -> Node {
+    let fields: &[&str] =
+        if role == Role::TargetedPatch { &["labels", "annotations"] } else { &["annotations"] };
+    for name in fields {
+        let map = field(&mut node, "metadata").and_then(|metadata| field(metadata, name));
+        if let Some(Node { kind: NodeKind::Map(entries), .. }) = map {
+            for (_, value) in entries {
+                if let NodeKind::Scalar(scalar) = &mut value.kind
+                    && let Some(raw) = &value.raw
+                    && !(scalar.is_null() && role == Role::Patch)
+                {
+                    *scalar = Value::String(raw.to_string());
+                }
             }
         }
     }
     node
+}
+
+/// Notes fields that are written without any value: unlike an explicit null, they do not survive a
+/// strategic merge patch. In braces (`{a: }`) kustomize makes them empty texts.
+///
+/// `path` is none inside of lists, whose items no path names; there the texts are set at once.
+fn note_empty_fields(
+    node: &mut Node,
+    mut path: Option<&mut Vec<String>>,
+    found: &mut Vec<(Vec<String>, bool)>,
+) {
+    match &mut node.kind {
+        NodeKind::List(items) => items.iter_mut().for_each(|item| note_empty_fields(item, None, found)),
+        NodeKind::Map(entries) => {
+            for (key, value) in entries {
+                let is_empty = value.raw.as_deref() == Some("");
+                if is_empty && value.in_flow && path.is_none() {
+                    value.kind = NodeKind::Scalar(Value::String(String::new()));
+                }
+                if let Some(path) = path.as_deref_mut() {
+                    path.push(key.text.clone());
+                    if is_empty {
+                        found.push((path.clone(), value.in_flow));
+                    }
+                }
+                note_empty_fields(value, path.as_deref_mut(), found);
+                if let Some(path) = path.as_deref_mut() {
+                    path.pop();
+                }
+            }
+        }
+        NodeKind::Scalar(_) => {}
+    }
 }
 
 fn field<'a>(node: &'a mut Node, name: &str) -> Option<&'a mut Node> {

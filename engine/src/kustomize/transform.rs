@@ -10,6 +10,7 @@ use super::namespace::set_namespace;
 use super::patches::{self, Patch, PatchText};
 use super::replacements::Replacement;
 use super::resource::{Origin, Source};
+use super::resources::Role;
 use super::transformer_config::TransformerConfig;
 
 /// Reads a file that the kustomization names: its text and its path.
@@ -81,7 +82,7 @@ fn patch(
             let (text, file) = load(entry)?;
             PatchText { text, file, inline_at: None }
         };
-        strategic.extend(patches::strategic(&text)?);
+        strategic.extend(patches::strategic(&text, Role::Patch)?);
     }
     if !kustomization.patches_strategic.is_empty() {
         patches::apply_strategic(strategic, &mut accumulated.resources)?;
@@ -159,7 +160,7 @@ fn read_patch(entry: &PatchEntry, file: &str, load: Load<'_>) -> Result<Patch, R
             PatchText { text, file, inline_at: None }
         }
     };
-    patches::read(&text)
+    patches::read(&text, entry.target.is_some())
 }
 
 /// Notes a transformer on every object: as its origin if it has none, else as a change.

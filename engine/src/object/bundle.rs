@@ -9,7 +9,7 @@ use super::{Digest, Object, ObjectRef};
 #[error("{object} is in {first} and again in {second}; remove one of the two or rename it")]
 pub struct DuplicateObject {
     /// The identity.
-    pub object: ObjectRef,
+    pub object: Box<ObjectRef>,
     /// Where the first one is from.
     pub first: String,
     /// Where the second one is from.
@@ -44,7 +44,7 @@ impl Bundle {
         for (at, object) in objects.iter().enumerate() {
             if let Some(first) = seen.insert(object.object_ref(), at) {
                 return Err(DuplicateObject {
-                    object: object.object_ref(),
+                    object: Box::new(object.object_ref()),
                     first: source(first),
                     second: source(at),
                 });

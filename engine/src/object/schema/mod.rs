@@ -87,7 +87,7 @@ impl Type {
             let target = field.target()?;
             if field.is_map_of_values() {
                 // The name is a key of the user's; what follows is the value's.
-                let Some((next, tail)) = tail.split_first() else { return None };
+                let (next, tail) = tail.split_first()?;
                 field = target.field(next)?;
                 rest = tail;
                 continue;

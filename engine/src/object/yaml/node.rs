@@ -11,6 +11,8 @@ pub(crate) struct Node {
     pub column: usize,
     /// The text of an unquoted scalar that is no text: kustomize keeps `0x10` in an annotation as written.
     pub raw: Option<Box<str>>,
+    /// Whether this is the value of a field in a mapping in braces.
+    pub in_flow: bool,
     /// The value itself.
     pub kind: NodeKind,
 }

@@ -47,6 +47,7 @@ enum OpenContent {
         lines: HashMap<String, usize>,
         key: Option<PendingKey>,
         merged: Vec<Node>,
+        is_flow: bool,
     },
 }
 
@@ -87,6 +88,8 @@ impl Builder {
                     lines: HashMap::new(),
                     key: None,
                     merged: Vec::new(),
+                    // Only a mapping in braces begins with a character of its own.
+                    is_flow: span.start.index() != span.end.index(),
                 },
             ),
             Event::SequenceEnd | Event::MappingEnd => {
@@ -97,7 +100,10 @@ impl Builder {
                         NodeKind::Map(merge(entries, lines, merged))
                     }
                 };
-                self.complete(Node { line: open.line, column: open.column, raw: None, kind }, open.anchor)
+                self.complete(
+                    Node { line: open.line, column: open.column, raw: None, in_flow: false, kind },
+                    open.anchor,
+                )
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let is_plain = style == ScalarStyle::Plain;
@@ -107,7 +113,10 @@ impl Builder {
                 let value = self.scalar(&text, is_plain, tag.as_deref())?;
                 let raw = (is_plain && tag.is_none() && value.as_str() != Some(text.as_ref()))
                     .then(|| text.as_ref().into());
-                self.complete(Node { line, column, raw, kind: NodeKind::Scalar(value) }, anchor)
+                self.complete(
+                    Node { line, column, raw, in_flow: false, kind: NodeKind::Scalar(value) },
+                    anchor,
+                )
             }
             Event::Alias(anchor) => {
                 let target = self.anchors.get(&anchor).ok_or(YamlProblem::RecursiveAlias)?;
@@ -119,7 +128,7 @@ impl Builder {
                 if self.open.len() + depth > MAX_DEPTH {
                     return Err(YamlProblem::TooDeep);
                 }
-                let copy = Node { line, column, raw: target.raw.clone(), kind: target.kind.clone() };
+                let copy = Node { line, column, ..target.clone() };
                 self.complete(copy, 0)
             }
             _ => Ok(None),
@@ -171,7 +180,7 @@ impl Builder {
         let Some(open) = self.open.last_mut() else { return Ok(Some(node)) };
         match &mut open.content {
             OpenContent::List(items) => items.push(node),
-            OpenContent::Map { entries, lines, key, merged } => match key.take() {
+            OpenContent::Map { entries, lines, key, merged, is_flow } => match key.take() {
                 None => {
                     let text = key_text(&node)?;
                     if let Some(first_line) = lines.insert(text.clone(), node.line) {
@@ -179,7 +188,7 @@ impl Builder {
                     }
                     *key = Some(PendingKey::Key(Key { text, line: node.line, column: node.column }));
                 }
-                Some(PendingKey::Key(key)) => entries.push((key, node)),
+                Some(PendingKey::Key(key)) => entries.push((key, Node { in_flow: *is_flow, ..node })),
                 Some(PendingKey::Merge) => {
                     let sources = match node.kind {
                         NodeKind::List(items) => items,
