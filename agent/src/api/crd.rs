@@ -1,13 +1,33 @@
 //! The CustomResourceDefinition of [`Environment`](super::Environment).
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 use super::Environment;
 
 /// The CustomResourceDefinition, with a structural schema, validation rules and printer columns.
 pub fn crd() -> CustomResourceDefinition {
-    Environment::crd()
+    let mut crd = Environment::crd();
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            refuse_null(schema);
+        }
+    }
+    crd
+}
+
+/// A field that may be left out need not be null too: a rule's `has()` would take null for a value.
+fn refuse_null(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(refuse_null);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        refuse_null(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        refuse_null(values);
+    }
 }
 
 #[cfg(test)]
@@ -43,6 +63,7 @@ mod tests {
             assert!(schema.get("$ref").is_none(), "{at} has a $ref");
             assert!(schema.get("anyOf").is_none() && schema.get("oneOf").is_none(), "{at} has alternatives");
             assert!(schema["type"].is_string(), "{at} has no type: {schema}");
+            assert!(schema.get("nullable").is_none(), "{at} may be null");
             for (name, property) in schema["properties"].as_object().into_iter().flatten() {
                 visit(&format!("{at}.{name}"), property);
             }
