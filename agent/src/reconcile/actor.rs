@@ -2,6 +2,7 @@
 //! effects, and feeds their outcomes back as events.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +56,8 @@ pub enum Input {
     Undelivered {
         /// What cannot be reached.
         sink: Sink,
-        /// In a sentence.
-        message: String,
+        /// Why, in a sentence; none when it can be delivered again.
+        message: Option<String>,
     },
     /// The task ends.
     Stop,
@@ -469,8 +470,13 @@ impl Actor {
                     Sink::Evidence => "EvidenceFailed",
                     Sink::Messages => "MessageFailed",
                 };
-                self.warn(reason, message.clone());
-                self.undelivered.insert(sink, message);
+                let known = self.undelivered.remove(&sink);
+                if let Some(message) = message {
+                    if known.as_ref() != Some(&message) {
+                        self.warn(reason, message.clone());
+                    }
+                    self.undelivered.insert(sink, message);
+                }
                 self.stale = true;
             }
             Input::Stop => {}
@@ -480,7 +486,9 @@ impl Actor {
                 while self.messages.len() > super::outbox::KEPT {
                     self.messages.pop_first();
                 }
-                self.undelivered.remove(&delivery.sink);
+                if delivery.sink == Sink::Messages {
+                    self.undelivered.remove(&delivery.sink);
+                }
                 queue.push_back(Event::Delivered { sequence: delivery.sequence, sink: delivery.sink });
             }
         }
@@ -607,7 +615,20 @@ impl Actor {
         let telemetry = self.services.telemetry.clone();
         self.rendering = Some(tokio::task::spawn_blocking(move || {
             let started = std::time::Instant::now();
-            let result = super::candidate::candidate(&snapshot, &environment.spec, last.as_deref());
+            let render = || super::candidate::candidate(&snapshot, &environment.spec, last.as_deref());
+            let result = std::panic::catch_unwind(AssertUnwindSafe(render)).unwrap_or_else(|_| {
+                // An error of ours must not silence the environment: the log has the trace.
+                Err(SourceProblem {
+                    reason: "InternalError".to_owned(),
+                    message: "the renderer failed; please report this with the commit".to_owned(),
+                    commit_at_fault: true,
+                })
+            });
+            // The commit at fault is not the one that serves: evidence and people must see which it is.
+            let result = result.map_err(|problem| SourceProblem {
+                message: format!("{}: {}", snapshot.revision.short(), problem.message),
+                ..problem
+            });
             telemetry.rendered(&environment.key(), started.elapsed(), result.is_ok());
             // A closed inbox means that the environment's task is gone.
             let _ = sender.send(Input::Rendered(Box::new(result)));

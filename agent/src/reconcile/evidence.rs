@@ -6,10 +6,11 @@ use std::sync::{PoisonError, RwLock};
 use engine::audit::{Context, PolicyEvidence};
 use engine::object::Digest;
 use engine::rollout::Transition;
+use tokio::sync::watch;
 
 use super::services::Services;
 use crate::api::{AuditTip, Environment};
-use crate::evidence::EvidenceTarget;
+use crate::evidence::{EvidenceTarget, Progress};
 use crate::secret::Secret;
 
 /// What the policies said about the bundles that were checked lately, by environment and bundle.
@@ -45,7 +46,7 @@ pub async fn record(
     environment: &Environment,
     transition: &Transition,
     anchor: Option<&AuditTip>,
-) -> Result<AuditTip, String> {
+) -> Result<(AuditTip, watch::Receiver<Progress>), String> {
     let target = target(services, environment).await?;
     let digest = transition.release.as_ref().map(|release| release.digest);
     let context = Context {
@@ -64,7 +65,10 @@ pub async fn record(
         .append(&target, transition, &context, anchor)
         .await
         .map_err(|error| format!("branch {}: {error}", target.branch))?;
-    Ok(AuditTip { sequence: written.sequence, digest: written.digest.to_string(), commit: written.commit })
+    let progress = services.evidence.progress(&target).map_err(|error| error.to_string())?;
+    let tip =
+        AuditTip { sequence: written.sequence, digest: written.digest.to_string(), commit: written.commit };
+    Ok((tip, progress))
 }
 
 async fn target(services: &Services, environment: &Environment) -> Result<EvidenceTarget, String> {

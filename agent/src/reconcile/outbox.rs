@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::actor::Input;
 use super::services::Services;
 use crate::api::{AuditTip, Environment, EnvironmentStatus, MessageState, NotifySpec};
+use crate::evidence::Progress;
 use crate::retry::Backoff;
 use crate::secret::Secret;
 use crate::slack::{Posted, Slack, SlackConfig, SlackError, SlackTarget};
@@ -61,7 +62,11 @@ impl Outbox {
 
     /// The Environment changed: receivers and repositories may have too.
     pub fn environment(&self, environment: &Arc<Environment>) {
-        self.environment.send_replace(environment.clone());
+        self.environment.send_if_modified(|current| {
+            let news = current.spec != environment.spec;
+            *current = environment.clone();
+            news
+        });
     }
 }
 
@@ -110,7 +115,7 @@ impl Sender {
         let delay = self.backoff.next_delay().max(wait.unwrap_or_default());
         if first {
             // A closed inbox means that the environment's task is gone.
-            let _ = self.inbox.send(Input::Undelivered { sink, message });
+            let _ = self.inbox.send(Input::Undelivered { sink, message: Some(message) });
         } else {
             tracing::debug!(environment = %self.environment().key(), ?sink, "{message}");
         }
@@ -130,6 +135,7 @@ impl Sender {
 
     /// Writes evidence, one record for each transition, in order.
     async fn record(mut self, mut tip: Option<AuditTip>) {
+        let mut pushes = JoinSet::new();
         while let Some(outbox) = self.waiting(|outgoing| !outgoing.recorded).await {
             for outgoing in outbox {
                 loop {
@@ -142,8 +148,10 @@ impl Sender {
                     )
                     .await
                     {
-                        Ok(written) => {
+                        Ok((written, progress)) => {
                             tip = Some(written);
+                            pushes.abort_all();
+                            self.watch_pushes(&mut pushes, progress);
                             let sequence = outgoing.transition.sequence;
                             let (audit, messages) = (tip.clone(), Vec::new());
                             self.delivered(Delivery { sequence, sink: Sink::Evidence, audit, messages });
@@ -154,6 +162,28 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// Tells when records cannot be pushed, and when they can again. They are safe on this machine and
+    /// are pushed as soon as that is possible.
+    fn watch_pushes(&self, pushes: &mut JoinSet<()>, mut progress: watch::Receiver<Progress>) {
+        let inbox = self.inbox.clone();
+        pushes.spawn(async move {
+            let mut told = false;
+            loop {
+                let problem = progress.borrow_and_update().problem.as_ref().map(ToString::to_string);
+                if problem.is_some() || told {
+                    told = problem.is_some();
+                    // A closed inbox means that the environment's task is gone.
+                    if inbox.send(Input::Undelivered { sink: Sink::Evidence, message: problem }).is_err() {
+                        return;
+                    }
+                }
+                if progress.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Tells people.

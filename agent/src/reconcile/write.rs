@@ -1,6 +1,7 @@
 //! Writes of one environment: checks at the door, applies, deletions. One write at a time.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use engine::object::{Bundle, Digest, ObjectRef};
 use engine::plan::{Approvals, DeletionBudget, Input as PlanInput, Live, Marks, Plan, ShortDigest, plan};
 use engine::policy::Action;
 use engine::rollout::{ApplyMode, DoorProblem, Event, HoldReason, Rollout};
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -126,7 +128,8 @@ impl Writer {
             return;
         }
         let context = self.context(environment);
-        self.start(async move {
+        let (digest, mode) = (order.digest, order.mode.clone());
+        self.start(digest, mode, async move {
             let Order { digest, mode, .. } = order.clone();
             let started = Instant::now();
             let (event, desired) = match context.apply(order).await {
@@ -155,7 +158,7 @@ impl Writer {
         rollback: bool,
     ) {
         let context = self.context(environment);
-        self.start(async move {
+        self.start(digest, ApplyMode::Full, async move {
             let event = match desired.filter(|desired| desired.digest == digest) {
                 Some(desired) => match context.prune(&desired, rollback).await {
                     Ok((deleted, kept)) => Event::Pruned { digest, deleted, kept },
@@ -171,17 +174,27 @@ impl Writer {
         });
     }
 
-    fn start(&mut self, work: impl Future<Output = (Event, Option<Arc<Desired>>)> + Send + 'static) {
+    fn start(
+        &mut self,
+        digest: Digest,
+        mode: ApplyMode,
+        work: impl Future<Output = (Event, Option<Arc<Desired>>)> + Send + 'static,
+    ) {
         self.turn += 1;
         self.busy = true;
         let (turn, sender, before) = (self.turn, self.sender.clone(), self.writing.take());
+        let failed = Event::ApplyFailed {
+            digest,
+            mode,
+            message: "the write failed by an error of the agent; please report this with its log".to_owned(),
+        };
         self.writing = Some(tokio::spawn(async move {
             if let Some(before) = before {
                 before.abort();
                 // It ends at its next await; two writes must not interleave.
                 let _ = before.await;
             }
-            let (event, desired) = work.await;
+            let (event, desired) = AssertUnwindSafe(work).catch_unwind().await.unwrap_or((failed, None));
             // A closed inbox means that the environment's task is gone.
             let _ = sender.send(Input::Written { turn, event, desired });
         }));

@@ -23,7 +23,8 @@ pub enum Tone {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Story {
-    /// One message for each key: environment, bundle and begin of the rollout.
+    /// One message for each key: environment, begin of the rollout and bundle; keys of one environment
+    /// sort by time.
     pub key: String,
     /// `namespace/name` of the Environment.
     pub environment: String,
@@ -66,7 +67,7 @@ impl Story {
         };
         let (tone, headline, next) = words(transition);
         Self {
-            key: format!("{environment}/{digest}/{}{apart}", transition.started.as_second()),
+            key: format!("{environment}/{}/{digest}{apart}", transition.started.as_second()),
             environment: environment.to_owned(),
             tone,
             headline: headline.to_owned(),

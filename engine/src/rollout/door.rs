@@ -22,7 +22,6 @@ impl Turn {
         let on_its_way = self.rollout.phase != Phase::RollingBack
             && (self.rollout.phase.in_progress() || self.rollout.phase == Phase::Failed);
         if on_its_way && is(&self.rollout.target) {
-            self.rollout.target = Some(release.clone());
             self.rollout.held = None;
             return;
         }
@@ -30,15 +29,12 @@ impl Turn {
             self.serving_already(release);
             return;
         }
-        if let Some(held) = &mut self.rollout.held
+        if let Some(held) = &self.rollout.held
             && held.release.digest == digest
             && (held.reason != HoldReason::Suspended || self.rollout.settings.suspended)
             && (held.reason != HoldReason::DigestBlocked || self.rollout.block_on(&digest).is_some())
         {
             // Known to wait: a newer commit with the same bundle has the same fate.
-            if let Some(held) = &mut self.rollout.held {
-                held.release = release.clone();
-            }
             return;
         }
         if self.rollout.settings.suspended {
@@ -56,17 +52,20 @@ impl Turn {
         }
     }
 
-    /// The bundle is the settled one; only the commit may be newer.
+    /// The bundle is the settled one. A commit that changes nothing here costs nothing here: the baseline
+    /// keeps the commit that brought it, and only an environment that waited or went back has news.
     fn serving_already(&mut self, release: &Release) {
-        let advanced =
-            self.rollout.settled.as_ref().is_some_and(|s| s.revision.commit != release.revision.commit);
         let waited = self.rollout.held.take().is_some();
-        self.rollout.settled = Some(release.clone());
-        let rest = !matches!(self.rollout.phase, Phase::RollingBack | Phase::RollbackFailed);
-        if rest && (advanced || waited || self.rollout.phase != Phase::Settled) {
-            let message = format!("{} is what serves already", release.revision.short());
-            self.rollout.failure = None;
-            self.announce(Reason::RevisionAdvanced, Phase::Settled, message, "git");
+        match self.rollout.phase {
+            Phase::RollingBack | Phase::RollbackFailed => {}
+            Phase::Settled if !waited => {}
+            _ => {
+                let message = format!("{} asks for what serves already", release.revision.short());
+                self.rollout.settled = Some(release.clone());
+                self.rollout.failure = None;
+                self.rollout.target = None;
+                self.announce(Reason::RevisionAdvanced, Phase::Settled, message, "git");
+            }
         }
     }
 
