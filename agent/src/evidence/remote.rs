@@ -102,7 +102,7 @@ impl Remote {
         })
     }
 
-    /// Pushes a reference, never by force.
+    /// Pushes a reference as it is now, never by force.
     pub(super) fn push(
         &self,
         repository: &Repository,
@@ -110,7 +110,12 @@ impl Remote {
         timeout: Duration,
     ) -> Result<(), RemoteError> {
         let rejected: RefCell<Option<String>> = RefCell::default();
-        self.with(timeout, || {
+        // A reference of its own: while this pushes, somebody may write the next record, and what is
+        // remembered as pushed must be what was pushed.
+        let fixed = format!("refs/pushing/{}", name.trim_start_matches("refs/"));
+        let id = self.with(timeout, || {
+            let id = repository.refname_to_id(name)?;
+            repository.reference(&fixed, id, true, "push")?;
             let mut remote = repository.remote_anonymous(self.url.address())?;
             let mut callbacks = RemoteCallbacks::new();
             callbacks.push_update_reference(|_, status| {
@@ -119,14 +124,13 @@ impl Remote {
             });
             let mut options = PushOptions::new();
             options.remote_callbacks(callbacks);
-            remote.push(&[format!("{name}:{name}")], Some(&mut options))
+            remote.push(&[format!("{fixed}:{name}")], Some(&mut options))?;
+            Ok(id)
         })?;
         match rejected.take() {
             None => {
-                // What was pushed is what the remote has now.
-                if let Ok(id) = repository.refname_to_id(name) {
-                    let _ = repository.reference(&mirrored(name), id, true, "push");
-                }
+                // Without this note the next round only asks the remote once more.
+                let _ = repository.reference(&mirrored(name), id, true, "push");
                 Ok(())
             }
             // Servers word it differently; all of these mean that the branch moved.

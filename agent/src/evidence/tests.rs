@@ -78,7 +78,7 @@ async fn append(evidence: &Evidence, target: &EvidenceTarget, sequence: u64) -> 
 
 fn verified(path: &Path) -> u64 {
     let records = read(path, BRANCH).unwrap();
-    engine::audit::verify(records.into_iter(), None).unwrap().records
+    engine::audit::verify(records, None).unwrap().records
 }
 
 #[tokio::test]
@@ -233,6 +233,24 @@ async fn a_deleted_branch_comes_back_and_a_missing_one_is_named() {
     append(&evidence, &target, 2).await;
     assert!(evidence.flush(DEADLINE).await);
     assert_eq!(verified(&place.path()), 2);
+}
+
+/// Records are written while earlier ones are being pushed: what counts as pushed must have arrived.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_counts_as_pushed_has_arrived() {
+    let place = Place::new();
+    let (evidence, target) = (place.evidence(), place.target());
+    let mut progress = evidence.progress(&target).unwrap();
+    for sequence in 1..=40 {
+        append(&evidence, &target, sequence).await;
+        let pushed = progress.borrow_and_update().pushed;
+        if pushed > 0 {
+            let repository = Repository::open(place.path()).unwrap();
+            assert!(chain::record(&repository, place.tip(), pushed).unwrap().is_some(), "{pushed}");
+        }
+    }
+    assert!(evidence.flush(DEADLINE).await);
+    assert_eq!(verified(&place.path()), 40);
 }
 
 #[tokio::test]
