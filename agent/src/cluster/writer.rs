@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::object::{Object, ObjectRef};
-use engine::plan::{Marks, ShortDigest, owned_fields, stamp};
+use engine::plan::{Marks, ShortDigest, keep_scale, owned_fields, stamp};
 use serde_json::Value;
 
 use super::environments::environment_kind;
@@ -67,7 +67,8 @@ impl Cluster {
         dry_run: bool,
     ) -> Result<Answer, Error> {
         let desired = ShortDigest::from(object);
-        let mut sent = stamp(object, &writer.marks, desired, owned);
+        let live = self.members(|index| index.get(&object.object_ref()).map(|member| member.live.clone()));
+        let mut sent = keep_scale(stamp(object, &writer.marks, desired, owned), live.as_ref());
         let mut left = Vec::new();
         let mut conflicts = 0;
         loop {
