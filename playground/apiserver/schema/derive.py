@@ -11,10 +11,11 @@ GO_DIR            directories with the published Go types (k8s.io/api, apimachin
 
 The table, by key:
   types      name -> {"f": {field: spec}, "a": 1 when atomic}
-             spec = [type, emptiness, options?]
+             spec = [type, emptiness, number, options?]
              type: s string, b bool, i int32, l int64, n number, y bytes, q quantity, x int-or-string,
                    t time, u micro time, a any, [T list, {T map, :Name struct
              emptiness: p pointer (kept when set), z left out when zero, e always there, n null when empty
+             number: of the protobuf field, as "2", or "2.1" where Go embeds a struct; "" for none
              options: l list type, k map keys, m merge key, s patch strategy, d default, e enum, r required, A atomic map
   resources  group, version, resource, kind, scope, verbs, names, subresources, in discovery order
 """
@@ -69,6 +70,39 @@ def read_go():
 
 
 GO = read_go()
+
+
+def read_proto():
+    """(package, message) -> {field: (number, type)}"""
+    messages = {}
+    for base in go_dirs:
+        for folder, _, files in os.walk(base):
+            if "generated.proto" in files:
+                package = ".".join(folder.rstrip("/").split("/")[-2:])
+                text = open(os.path.join(folder, "generated.proto")).read()
+                for match in re.finditer(r"^message (\w+) \{\n(.*?)^\}", text, re.S | re.M):
+                    fields = re.findall(r"^  (?:optional|repeated)? ?(map<[^>]*>|[\w\.]+) (\w+) = (\d+);", match.group(2), re.M)
+                    messages[(package, match.group(1))] = {name: (number, kind) for kind, name, number in fields}
+    return messages
+
+
+PROTO = read_proto()
+
+
+def proto_numbers(package, message, known, prefix=""):
+    """JSON field -> number, through embedded structs"""
+    out = {}
+    for name, (number, kind) in PROTO.get((package, message), {}).items():
+        # Some names are spelled as in Go: `Webhooks`, `uID`.
+        same = [k for k in known if k.lower() == name.lower()]
+        if same:
+            out[same[0]] = prefix + number
+        else:
+            parts = kind.split(".")
+            inner = ".".join(parts[-3:-1]) if len(parts) > 2 else package
+            for key, value in proto_numbers(inner, parts[-1], known, prefix + number + ".").items():
+                out.setdefault(key, value)
+    return out
 
 
 def go_fields(package, struct):
@@ -140,6 +174,7 @@ for name in sorted(schemas):
     if not go and schema["properties"]:
         missing.append(label)
     fields = {}
+    numbers = proto_numbers(package, struct, set(schema["properties"]))
     required = schema.get("required", [])
     for field, node in schema["properties"].items():
         if field in ("apiVersion", "kind") and "x-kubernetes-group-version-kind" in schema:
@@ -163,7 +198,8 @@ for name in sorted(schemas):
             options["e"] = node["enum"]
         if field in required:
             options["r"] = 1
-        spec = [kind, emptiness(kind, go.get(field), default, field in required)]
+        spec = [kind, emptiness(kind, go.get(field), default, field in required),
+                numbers.get(field, "")]
         fields[field] = spec + [options] if options else spec
     entry = {"f": fields}
     if schema.get("x-kubernetes-map-type") == "atomic":

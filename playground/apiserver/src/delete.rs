@@ -2,11 +2,12 @@
 //!
 //! Rules: k8s.io/apiserver `registry/rest/delete.go` and `registry/generic/registry/store.go`.
 
+use crate::app::App;
 use crate::schema::catalogue::Resource;
 use crate::status::{self, About, Refusal};
 use crate::store::Object;
 use crate::write::Call;
-use crate::{admission, body, crd, strategy};
+use crate::{admission, body, crd, protobuf, strategy};
 use serde_json::{Value, json};
 
 /// `metav1.DeleteOptions`, from the query and the body.
@@ -28,12 +29,18 @@ impl Options {
             ..Options::default()
         };
         if !call.request.body.is_empty() {
-            let parsed = match call.request.content_type() {
-                "application/yaml" => body::yaml(&call.request.body)?,
-                _ => body::json(&call.request.body)
-                    .map_err(|e| Refusal::bad_request(format!("json parse error: {e}")))?,
+            let sent = match call.request.content_type() {
+                "application/yaml" => body::yaml(&call.request.body)?.value,
+                protobuf::MEDIA_TYPE => {
+                    protobuf::decode(&call.request.body, &App::named_type("meta.v1.DeleteOptions"))
+                        .map_err(|e| Refusal::bad_request(e.to_string()))?
+                }
+                _ => {
+                    body::json(&call.request.body)
+                        .map_err(|e| Refusal::bad_request(format!("json parse error: {e}")))?
+                        .value
+                }
             };
-            let sent = parsed.value;
             let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
             out.grace = sent["gracePeriodSeconds"].as_i64().or(out.grace);
             out.uid = text(&sent["preconditions"]["uid"]);

@@ -84,6 +84,8 @@ fn merge_object(
             (Some(Value::Object(old)), Value::Object(new), _) => {
                 Value::Object(merge_object(old.clone(), new, below)?)
             }
+            // As on a real server, a directive has nothing to work on where there is nothing yet.
+            (_, Value::Object(new), _) if new.contains_key("$patch") => Value::Object(Map::new()),
             (_, Value::Object(new), _) => Value::Object(merge_object(Map::new(), new, below)?),
             (old, Value::Array(new), Type::List(list)) if list.merge => {
                 let old = old.and_then(Value::as_array).cloned().unwrap_or_default();
@@ -174,7 +176,12 @@ fn place(list: &[Value], item: &Value, merge_key: Option<&str>) -> Option<usize>
 
 /// Sorts what `order` names as it names it, and weaves in the rest, which keeps the order that the server has: a rest element
 /// comes before the first named one that it preceded.
-fn reorder(items: Vec<Value>, order: &[Value], server_order: &[Value], merge_key: Option<&str>) -> Vec<Value> {
+fn reorder(
+    items: Vec<Value>,
+    order: &[Value],
+    server_order: &[Value],
+    merge_key: Option<&str>,
+) -> Vec<Value> {
     let (mut named, others): (Vec<Value>, Vec<Value>) =
         items.into_iter().partition(|item| place(order, item, merge_key).is_some());
     named.sort_by_key(|item| place(order, item, merge_key));

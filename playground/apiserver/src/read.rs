@@ -93,9 +93,7 @@ impl Continue {
         let refuse = |why: String| {
             Refusal::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         };
-        let decoded = LENIENT
-            .decode(token)
-            .map_err(|e| refuse(e.to_string()))?;
+        let decoded = LENIENT.decode(token).map_err(|e| refuse(e.to_string()))?;
         let value = body::json(&decoded).map_err(refuse)?.value;
         let start = value["start"].as_str().unwrap_or_default().to_owned();
         let revision = value["rv"].as_u64().unwrap_or(0);

@@ -101,8 +101,6 @@ pub struct Target {
     pub name: String,
     /// Subresource; empty for the object itself.
     pub subresource: String,
-    /// What follows the subresource (`proxy/...`).
-    pub rest: Vec<String>,
 }
 
 impl Target {
@@ -132,7 +130,6 @@ impl Target {
             namespace: namespace.into(),
             name: tail.first().copied().unwrap_or_default().into(),
             subresource: tail.get(1).copied().unwrap_or_default().into(),
-            rest: tail.iter().skip(2).map(|s| (*s).to_owned()).collect(),
         };
         let target = match parts[..] {
             ["namespaces", name, sub @ ("status" | "finalize")] if group.is_empty() => {

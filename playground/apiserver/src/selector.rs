@@ -178,14 +178,6 @@ impl Fields {
     pub fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|(key, value, equal)| (field(object, key) == *value) == *equal)
     }
-
-    /// The one name that is asked for, if there is one.
-    pub fn name(&self) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(key, _, equal)| key == "metadata.name" && *equal)
-            .map(|(_, value, _)| value.as_str())
-    }
 }
 
 fn field(object: &Value, path: &str) -> String {

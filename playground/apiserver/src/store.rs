@@ -141,11 +141,6 @@ impl Store {
             .take_while(move |object| object.key.starts_with(prefix))
     }
 
-    /// Tables that have objects in a namespace.
-    pub fn tables(&self) -> impl Iterator<Item = &String> {
-        self.tables.keys()
-    }
-
     /// Stores a new object.
     pub fn create(&mut self, table: &str, key: &str, value: Value) -> Result<Arc<Object>, Error> {
         if self.get(table, key).is_some() {

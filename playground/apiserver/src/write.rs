@@ -9,7 +9,7 @@ use crate::schema::Type;
 use crate::schema::catalogue::Resource;
 use crate::status::{About, Cause, Refusal};
 use crate::store::{self, Object};
-use crate::{admission, body, convert, crd, defaults, patch, strategy, validate};
+use crate::{admission, body, convert, crd, defaults, patch, protobuf, strategy, validate};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -121,25 +121,28 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
-    fn parse_body(&self) -> Result<Parsed, Refusal> {
+    fn parse_body(&self, ty: &Type) -> Result<Parsed, Refusal> {
         let bytes = &self.request.body;
+        let unrecognized = |error: String| {
+            Refusal::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
+                 {error} ({})",
+                self.resource().kind,
+                body::hex(bytes)
+            ))
+        };
         match self.request.content_type() {
-            "application/json" | "" | "application/vnd.kubernetes.protobuf"
-                if self.request.content_type() != "application/vnd.kubernetes.protobuf" =>
-            {
-                body::json(bytes).map_err(|error| {
-                    Refusal::bad_request(format!(
-                        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error} ({})",
-                        self.resource().kind,
-                        body::hex(bytes)
-                    ))
-                })
-            }
+            "application/json" | "" => body::json(bytes).map_err(unrecognized),
             "application/yaml" | "application/apply-patch+yaml" | "text/yaml" => body::yaml(bytes),
+            protobuf::MEDIA_TYPE => {
+                let value = protobuf::decode(bytes, ty).map_err(|e| Refusal::bad_request(e.to_string()))?;
+                Ok(Parsed { value, duplicates: Vec::new() })
+            }
             other => Err(Refusal::unsupported_media(
                 format!(
                     "the body of the request was in an unknown format - accepted media types include: application/json, \
-                     application/yaml ({other} is not)"
+                     application/yaml, {} ({other} is not)",
+                    protobuf::MEDIA_TYPE
                 ),
                 None,
             )),
@@ -148,7 +151,7 @@ impl<'a> Call<'a> {
 
     /// The body as an object of a kind, in canonical form.
     pub fn read(&mut self, ty: &Type, group_version: &str, kind: &str) -> Result<Value, Refusal> {
-        let Parsed { mut value, duplicates } = self.parse_body()?;
+        let Parsed { mut value, duplicates } = self.parse_body(ty)?;
         if !value.is_object() {
             return Err(Refusal::bad_request(format!(
                 "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \

@@ -155,5 +155,11 @@ fn object(schema: &Value, preserve: bool, depth: usize) -> Type {
         fields.insert(name.clone(), field);
     }
     let embedded = schema["x-kubernetes-embedded-resource"] == true;
-    Type::Struct(Struct { name: String::new(), fields, atomic, preserve_unknown: preserve || embedded })
+    Type::Struct(Struct {
+        name: String::new(),
+        fields,
+        atomic,
+        preserve_unknown: preserve || embedded,
+        ..Struct::default()
+    })
 }

@@ -86,6 +86,20 @@ pub struct Struct {
     pub atomic: bool,
     /// Whether undeclared fields are kept (`x-kubernetes-preserve-unknown-fields`).
     pub preserve_unknown: bool,
+    /// Fields by protobuf number.
+    pub numbers: Numbers,
+}
+
+/// Protobuf field numbers of a message.
+pub type Numbers = BTreeMap<u64, Slot>;
+
+/// What a protobuf field number stands for.
+#[derive(Debug)]
+pub enum Slot {
+    /// A field.
+    Field(String),
+    /// A message whose fields are fields of this type: Go embeds its struct.
+    Embedded(Numbers),
 }
 
 /// A declared field.

@@ -1,6 +1,6 @@
 //! The compact table of built-in types, derived by `schema/derive.py`, read once when first needed.
 
-use super::{Empty, Field, List, Map, Relation, Struct, Type};
+use super::{Empty, Field, List, Map, Numbers, Relation, Slot, Struct, Type};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -59,8 +59,8 @@ struct RawStruct {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum RawField {
-    Full(String, String, Options),
-    Plain(String, String),
+    Full(String, String, String, Options),
+    Plain(String, String, String),
 }
 
 #[derive(Deserialize, Default)]
@@ -90,11 +90,6 @@ impl Table {
     /// A type by its short name, as `apps.v1.Deployment`.
     pub fn get(&self, name: &str) -> Option<&Arc<Type>> {
         self.types.get(name)
-    }
-
-    /// Names and types, unordered.
-    pub fn types(&self) -> impl Iterator<Item = (&String, &Arc<Type>)> {
-        self.types.iter()
     }
 }
 
@@ -133,12 +128,14 @@ fn build(
     }
     let Some(source) = raw.get(name).filter(|_| depth < DEEPEST) else { return Arc::new(Type::Any) };
     let mut fields = BTreeMap::new();
+    let mut numbers = Numbers::new();
     let plain = Options::default();
     for (field, spec) in &source.f {
-        let (kind, empty, options) = match spec {
-            RawField::Full(kind, empty, options) => (kind, empty, options),
-            RawField::Plain(kind, empty) => (kind, empty, &plain),
+        let (kind, empty, number, options) = match spec {
+            RawField::Full(kind, empty, number, options) => (kind, empty, number, options),
+            RawField::Plain(kind, empty, number) => (kind, empty, number, &plain),
         };
+        number_field(&mut numbers, number, field);
         let ty = resolve(kind, options, raw, done, depth);
         let empty = match empty.as_str() {
             "p" => Empty::Pointer,
@@ -149,10 +146,24 @@ fn build(
         let field_type = Field { ty, empty, default: options.d.clone(), allowed: options.e.clone() };
         fields.insert(field.clone(), field_type);
     }
-    let built = Struct { name: name.to_owned(), fields, atomic: source.a == 1, preserve_unknown: false };
+    let built =
+        Struct { name: name.to_owned(), fields, atomic: source.a == 1, preserve_unknown: false, numbers };
     let ty = Arc::new(Type::Struct(built));
     done.insert(name.to_owned(), ty.clone());
     ty
+}
+
+/// Enters a field under its protobuf number, which is a path where Go embeds structs.
+fn number_field(numbers: &mut Numbers, path: &str, field: &str) {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let Ok(number) = first.parse() else { return };
+    if rest.is_empty() {
+        numbers.insert(number, Slot::Field(field.to_owned()));
+    } else if let Slot::Embedded(inner) =
+        numbers.entry(number).or_insert_with(|| Slot::Embedded(Numbers::new()))
+    {
+        number_field(inner, rest, field);
+    }
 }
 
 fn resolve(

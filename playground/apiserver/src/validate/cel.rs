@@ -2,8 +2,9 @@
 //!
 //! Rules: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#validation-rules
 
+use crate::expressions::compiled;
 use crate::status::Cause;
-use cel::{Context, Program};
+use engine::policy::cel::Scope;
 use serde_json::Value;
 
 /// The deepest schema whose rules are looked for.
@@ -86,30 +87,27 @@ fn evaluate(value: &Value, old: Option<&Value>, rule: &Value, path: &str, causes
         };
         Cause { field, reason, message: format!("{word}{message}") }
     };
-    let Ok(program) = Program::compile(text) else {
-        causes.push(refuse(format!("rule compile error: compilation failed: {text}")));
-        return;
-    };
-    let mut context = Context::default();
-    let mut added = context.add_variable("self", value).is_ok();
-    if is_transition {
-        added &= context.add_variable("oldSelf", old.unwrap_or(&Value::Null)).is_ok();
-    }
-    let failed = || match (rule["messageExpression"].as_str(), rule["message"].as_str()) {
-        (Some(expression), message) => {
-            let shown = Program::compile(expression).ok().and_then(|p| match p.execute(&context) {
-                Ok(cel::Value::String(text)) => Some(text.to_string()),
-                _ => None,
-            });
-            shown.or(message.map(str::to_owned)).unwrap_or_else(|| format!("failed rule: {text}"))
+    let expression = match compiled(text) {
+        Ok(expression) => expression,
+        Err(error) => {
+            causes.push(refuse(format!("rule compile error: {error}")));
+            return;
         }
-        (None, Some(message)) if !message.is_empty() => message.to_owned(),
-        _ => format!("failed rule: {text}"),
     };
-    match program.execute(&context) {
-        Ok(cel::Value::Bool(true)) if added => {}
-        Ok(cel::Value::Bool(false)) => causes.push(refuse(failed())),
-        Ok(_) => causes.push(refuse(format!("rule does not evaluate to a boolean: {text}"))),
+    let mut scope = Scope::new();
+    scope.set("self", value);
+    if is_transition {
+        scope.set("oldSelf", old.unwrap_or(&Value::Null));
+    }
+    let failed = || {
+        let made =
+            rule["messageExpression"].as_str().and_then(|m| compiled(m).ok()?.evaluate_text(&scope).ok());
+        let fixed = rule["message"].as_str().filter(|m| !m.is_empty()).map(str::to_owned);
+        made.or(fixed).unwrap_or_else(|| format!("failed rule: {text}"))
+    };
+    match expression.evaluate_bool(&scope) {
+        Ok(true) => {}
+        Ok(false) => causes.push(refuse(failed())),
         Err(error) => causes.push(refuse(format!("rule evaluation error: {error}"))),
     }
 }

@@ -18,6 +18,9 @@ pub fn check(resource: &Resource, object: &Value, causes: &mut Vec<Cause>) {
         ("apiextensions.k8s.io", "customresourcedefinitions") => definition(object, causes),
         ("autoscaling", "horizontalpodautoscalers") => scaler(object, causes),
         ("coordination.k8s.io", "leases") => lease(object, causes),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
+            crate::admission::policy_causes(object, causes);
+        }
         ("policy", "poddisruptionbudgets") => {
             if object["spec"]["minAvailable"] != Value::Null
                 && object["spec"]["maxUnavailable"] != Value::Null
@@ -227,7 +230,7 @@ fn definition(object: &Value, causes: &mut Vec<Cause>) {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let wanted = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
     if text(&object["metadata"]["name"]) != wanted {
-        let detail = format!("must be spec.names.plural+\".\"+spec.group");
+        let detail = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", &object["metadata"]["name"], detail));
     }
     for (path, value) in [
