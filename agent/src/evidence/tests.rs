@@ -235,6 +235,32 @@ async fn a_deleted_branch_comes_back_and_a_missing_one_is_named() {
     assert_eq!(verified(&place.path()), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evidence_is_pushed_over_http_by_those_who_may() {
+    use crate::source::tests::http::{credentials, serve};
+    let place = Place::new();
+    let Some(server) = serve(place.remote.path().to_owned(), Some("hunter2")).await else { return };
+    let url = format!("{server}/shop.git");
+    let evidence = place.evidence();
+    let stranger =
+        EvidenceTarget { url: url.clone(), credentials: Some(credentials("other")), ..place.target() };
+    let refused = evidence.append(&stranger, &transition(1), &Context::default(), None).await.unwrap_err();
+    assert!(refused.to_string().contains("401") && !refused.to_string().contains("other"), "{refused}");
+    let target = EvidenceTarget { url, credentials: Some(credentials("hunter2")), ..place.target() };
+    append(&evidence, &target, 1).await;
+    assert!(evidence.flush(DEADLINE).await);
+    append(&evidence, &target, 2).await;
+    assert!(evidence.flush(DEADLINE).await);
+    assert_eq!(verified(&place.path()), 2);
+    // Another clone moved the branch on.
+    let eve = meddle(&place, &[("README.md", "hello")], place.tip());
+    append(&evidence, &target, 3).await;
+    assert!(evidence.flush(DEADLINE).await);
+    let repository = Repository::open(place.path()).unwrap();
+    assert!(repository.graph_descendant_of(place.tip(), eve).unwrap());
+    assert!(chain::record(&repository, place.tip(), 3).unwrap().is_some());
+}
+
 /// Records are written while earlier ones are being pushed: what counts as pushed must have arrived.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_counts_as_pushed_has_arrived() {

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 
 /// Serves the repositories in `root` over smart HTTP, asking for a password if one is given. `None` if
 /// git is not installed.
-async fn serve(root: PathBuf, password: Option<&'static str>) -> Option<String> {
+pub(crate) async fn serve(root: PathBuf, password: Option<&'static str>) -> Option<String> {
     let installed = Command::new("git").arg("--version").stdout(Stdio::null()).status().await;
     if !installed.is_ok_and(|status| status.success()) {
         eprintln!("skipped: needs git for `git http-backend`");
@@ -89,7 +89,7 @@ async fn backend(
     response.body(output[end + 4..].to_vec()).unwrap()
 }
 
-fn credentials(password: &str) -> Credentials {
+pub(crate) fn credentials(password: &str) -> Credentials {
     let auth = Auth::Basic { username: "me".into(), password: Secret::new(password.into()) };
     Credentials { auth: Some(auth), ca: None }
 }

@@ -2,7 +2,7 @@
 
 mod directories;
 mod faults;
-mod http;
+pub(crate) mod http;
 mod packs;
 mod repositories;
 
