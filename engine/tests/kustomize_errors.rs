@@ -281,3 +281,32 @@ fn two_versions_of_one_object_are_one_identity_too_many() {
         "W.x.io w is in dev/a.yaml:1 and again in dev/a.yaml:5; remove one of the two or rename it"
     );
 }
+
+#[test]
+fn small_repositories_cannot_make_huge_objects() {
+    let doubling: String =
+        (0..60).map(|at| format!("    - {{op: copy, from: /data, path: /data/c{at}}}\n")).collect();
+    let copies = tree(&format!(
+        "resources: [a.yaml]\npatches:\n- target: {{kind: ConfigMap}}\n  patch: |\n{doubling}"
+    ));
+    let said = error(&copies).to_string();
+    assert!(said.contains("too large") || said.contains("deeper than"), "{said}");
+
+    let replacement = "- {source: {kind: ConfigMap, fieldPath: data}, targets: [{select: {kind: ConfigMap}, fieldPaths: [data.r], options: {create: true}}]}\n";
+    let nested = tree(&format!("resources: [a.yaml]\nreplacements:\n{}", replacement.repeat(200)));
+    assert!(render(&nested, "dev").is_err());
+
+    let prefix = tree(&format!("resources: [a.yaml]\nnamePrefix: {}", "x".repeat(600)));
+    assert_eq!(
+        error(&prefix).to_string(),
+        "dev/kustomization.yaml:2: namePrefix has more than 512 characters; shorten it"
+    );
+
+    let many: String = (0..300)
+        .map(|at| format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{at}}}\n"))
+        .collect();
+    let labelled =
+        tree(&format!("resources: [many.yaml]\ncommonAnnotations: {{a: \"{}\"}}", "x".repeat(1_000_000)));
+    let said = error(&labelled.with("dev/many.yaml", many)).to_string();
+    assert!(said.contains("larger than a render may read"), "{said}");
+}

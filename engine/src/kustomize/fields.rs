@@ -9,6 +9,9 @@ use crate::object::yaml::{Key, Node, NodeKind};
 use super::error::RenderError;
 use super::resource::{Source, scalar_text};
 
+/// How long a name or a part of one may be, in bytes.
+const MAX_SHORT: usize = 512;
+
 /// A text and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Located {
@@ -73,6 +76,20 @@ impl<'a> Fields<'a> {
     /// A text; empty where there is none.
     pub fn text(&self, name: &str) -> Result<String, RenderError> {
         Ok(self.located(name)?.map(|located| located.text).unwrap_or_default())
+    }
+
+    /// A text that becomes a part of names or images, with its place; longer ones than Kubernetes takes are
+    /// refused, for they are written many times.
+    pub fn short(&self, name: &str) -> Result<Option<Located>, RenderError> {
+        match self.located(name)? {
+            Some(located) if located.text.len() > MAX_SHORT => Err(invalid(
+                self.file,
+                located.source.line,
+                format!("{name} has more than {MAX_SHORT} characters; shorten it"),
+            )),
+            Some(located) if located.text.is_empty() => Ok(None),
+            other => Ok(other),
+        }
     }
 
     /// A boolean; false where there is none.

@@ -164,9 +164,9 @@ impl Kustomization {
             resources,
             components: fields.texts("components")?,
             configurations: fields.texts("configurations")?,
-            name_prefix: fields.located("namePrefix")?.filter(|l| !l.text.is_empty()),
-            name_suffix: fields.located("nameSuffix")?.filter(|l| !l.text.is_empty()),
-            namespace: fields.located("namespace")?.filter(|l| !l.text.is_empty()),
+            name_prefix: fields.short("namePrefix")?,
+            name_suffix: fields.short("nameSuffix")?,
+            namespace: fields.short("namespace")?,
             labels: each(fields.items("labels")?, |item| labels(item, file))?,
             common_labels: fields.pairs("commonLabels")?,
             common_annotations: fields.pairs("commonAnnotations")?,
@@ -266,12 +266,14 @@ pub(super) fn field_spec(node: &Node, file: &str) -> Result<FieldSpec, RenderErr
 fn image(node: &Node, file: &str) -> Result<(Source, Image), RenderError> {
     let fields =
         Fields::new(node, file, "an entry of images", &["name", "newName", "newTag", "digest", "tagSuffix"])?;
+    let short =
+        |name| Ok::<_, RenderError>(fields.short(name)?.map(|located| located.text).unwrap_or_default());
     let image = Image {
         name: fields.text("name")?,
-        new_name: fields.text("newName")?,
-        new_tag: fields.text("newTag")?,
-        digest: fields.text("digest")?,
-        tag_suffix: fields.text("tagSuffix")?,
+        new_name: short("newName")?,
+        new_tag: short("newTag")?,
+        digest: short("digest")?,
+        tag_suffix: short("tagSuffix")?,
     };
     Ok((fields.source(), image))
 }

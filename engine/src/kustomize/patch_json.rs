@@ -3,6 +3,10 @@
 use serde_json::Value;
 
 use super::resource::{Resource, map_at};
+use super::resource_map::measure;
+
+/// How many bytes a patch may add to one object.
+const MAX_PATCHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Reads a list of operations.
 pub(super) fn read(value: &Value) -> Result<json_patch::Patch, String> {
@@ -14,15 +18,23 @@ pub(super) fn read(value: &Value) -> Result<json_patch::Patch, String> {
     Ok(operations)
 }
 
-/// Applies operations to an object, all or none.
+/// Applies operations to an object. After an error the object is not to be used.
 pub(super) fn apply(resource: &mut Resource, operations: &json_patch::Patch) -> Result<(), String> {
     // kustomize keeps its notes as annotations, so a patch may add to annotations that nobody wrote.
     let made = resource.has_notes() && resource.value["metadata"].get("annotations").is_none();
     if made {
         map_at(resource.metadata(), "annotations");
     }
-    json_patch::patch(&mut resource.value, operations)
-        .map_err(|error| format!("the patch does not fit {}: {error}; correct the path", resource.id()))?;
+    let before = measure(&resource.value)?;
+    for operation in &operations.0 {
+        json_patch::patch(&mut resource.value, std::slice::from_ref(operation)).map_err(|error| {
+            format!("the patch does not fit {}: {error}; correct the path", resource.id())
+        })?;
+        // Copies can double an object with every operation.
+        if measure(&resource.value)? > before.saturating_add(MAX_PATCHED_BYTES) {
+            return Err("the patch makes the object too large; patch less".to_owned());
+        }
+    }
     resource.settle_annotations();
     let has_identity = resource.value["metadata"]["name"].is_string() && resource.value["kind"].is_string();
     if has_identity {

@@ -10,7 +10,7 @@ use super::kustomization::PatchEntry;
 use super::patch_json;
 use super::patch_strategic;
 use super::resource::{Resource, Source};
-use super::resource_map::ResourceMap;
+use super::resource_map::{ResourceMap, measure};
 use super::resources::{self, Role};
 
 /// A patch, understood.
@@ -86,6 +86,12 @@ pub(super) fn apply(
         (Patch::Json(_, at), None) => Err(fail(&at, "a JSON patch needs a target; add one".to_owned())),
         (Patch::Json(operations, at), Some(target)) => {
             let matcher = target.compile().map_err(|problem| fail(&entry.source, problem))?;
+            let size = operations.0.iter().map(|operation| operation.to_string().len()).sum();
+            let matches = resources.iter().filter(|resource| matcher.matches(resource)).count();
+            resources.grow(size, matches, &at)?;
+            let size: usize = operations.0.iter().map(|operation| operation.to_string().len()).sum();
+            let matches = resources.iter().filter(|resource| matcher.matches(resource)).count();
+            resources.grow(size, matches, &at)?;
             for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
                 resource.remember_id();
                 patch_json::apply(resource, &operations).map_err(|problem| fail(&at, problem))?;
@@ -100,6 +106,9 @@ pub(super) fn apply(
                 ));
             };
             let matcher = target.compile().map_err(|problem| fail(&entry.source, problem))?;
+            let size = measure(&patch.value).map_err(|problem| fail(&entry.source, problem))?;
+            let matches = resources.iter().filter(|resource| matcher.matches(resource)).count();
+            resources.grow(size, matches, &entry.source)?;
             for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
                 let mut patch = patch.clone();
                 patch.value["apiVersion"] = resource.value["apiVersion"].clone();

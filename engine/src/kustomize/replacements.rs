@@ -9,6 +9,7 @@ use super::field_path::{self, Missing};
 use super::fields::{Fields, invalid};
 use super::kustomization::selector;
 use super::resource::{ResId, Resource, Source, scalar_text};
+use super::resource_map::measure;
 use super::selector::{Selector, selector_holds};
 
 /// `options` of a source or target.
@@ -83,8 +84,8 @@ impl Replacement {
         }
     }
 
-    /// Copies the value.
-    pub fn apply(&self, resources: &mut [Resource]) -> Result<(), RenderError> {
+    /// Copies the value; says how many bytes were written, which may not be more than `limit`.
+    pub fn apply(&self, resources: &mut [Resource], limit: usize) -> Result<usize, RenderError> {
         let fail = |problem: String| RenderError::Invalid { source_at: self.at.clone(), problem };
         let mut sources = resources.iter().filter(|r| is_selected(r, &self.source));
         let source = match (sources.next(), sources.next()) {
@@ -99,12 +100,32 @@ impl Replacement {
         let value = field_path::get(&source.value, &self.source_path).filter(|value| !is_empty(value));
         let missing = || fail(format!("{} has no {}; correct fieldPath", source.id(), self.source_path));
         let value = refined(value.ok_or_else(missing)?, &self.source_options).map_err(fail)?;
+        let mut written = Written { each: measure(&value).map_err(fail)?, total: 0, limit };
         for target in &self.targets {
             for resource in resources.iter_mut() {
                 if target.takes(resource).map_err(fail)? {
-                    target.set(resource, &value).map_err(fail)?;
+                    target.set(resource, &value, &mut written).map_err(fail)?;
+                    // Mappings copied into mappings nest deeper each time.
+                    measure(&resource.value).map_err(fail)?;
                 }
             }
+        }
+        Ok(written.total)
+    }
+}
+
+/// How much a replacement wrote.
+struct Written {
+    each: usize,
+    total: usize,
+    limit: usize,
+}
+
+impl Written {
+    fn add(&mut self) -> Result<(), String> {
+        self.total = self.total.saturating_add(self.each);
+        if self.total > self.limit {
+            return Err("the replacement writes more than a render may hold; select fewer fields".to_owned());
         }
         Ok(())
     }
@@ -149,10 +170,11 @@ impl Target {
         Ok(true)
     }
 
-    fn set(&self, resource: &mut Resource, value: &Value) -> Result<(), String> {
+    fn set(&self, resource: &mut Resource, value: &Value, written: &mut Written) -> Result<(), String> {
         for path in &self.field_paths {
             let missing = if self.options.create { Missing::Create } else { Missing::Skip };
             let count = field_path::each(&mut resource.value, path, missing, &mut |field| {
+                written.add()?;
                 replace(field, value, &self.options)
             })?;
             if count == 0 {

@@ -7,6 +7,10 @@ use super::resource::{Behavior, ResId, Resource, Source};
 
 /// How many objects a render may hold.
 pub const MAX_OBJECTS: usize = 50_000;
+/// How many bytes transformers may add to the objects of a render.
+pub const MAX_GROWTH: usize = 256 * 1024 * 1024;
+/// How deep an object may nest after patches.
+const MAX_OBJECT_DEPTH: usize = 128;
 
 /// Objects in the order in which they were loaded; no two have one identity when added.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +18,8 @@ pub(super) struct ResourceMap {
     list: Vec<Resource>,
     /// Where each identity is; built when first needed, dropped when objects may have changed.
     index: Option<HashMap<ResId, usize>>,
+    /// What transformers added so far, in bytes.
+    grown: usize,
 }
 
 impl ResourceMap {
@@ -38,6 +44,20 @@ impl ResourceMap {
 
     pub fn into_list(self) -> Vec<Resource> {
         self.list
+    }
+
+    /// Counts what a transformer adds, so that a small repository cannot make huge objects.
+    pub fn grow(&mut self, bytes: usize, copies: usize, at: &Source) -> Result<(), RenderError> {
+        self.grown = self.grown.saturating_add(bytes.saturating_mul(copies));
+        if self.grown > MAX_GROWTH {
+            return Err(RenderError::TooLarge { path: at.file.clone() });
+        }
+        Ok(())
+    }
+
+    /// How many bytes transformers may still add.
+    pub fn growth_left(&self) -> usize {
+        MAX_GROWTH - self.grown.min(MAX_GROWTH)
     }
 
     fn index(&mut self) -> &mut HashMap<ResId, usize> {
@@ -69,8 +89,10 @@ impl ResourceMap {
 
     /// Adds all objects of another map.
     pub fn append_all(&mut self, other: Self) -> Result<(), RenderError> {
+        let grown = self.grown.saturating_add(other.grown);
+        self.grown = grown;
         if self.list.is_empty() {
-            *self = other;
+            *self = Self { grown, ..other };
             return Ok(());
         }
         other.list.into_iter().try_for_each(|resource| self.append(resource))
@@ -144,6 +166,29 @@ impl ResourceMap {
         }
         Ok(())
     }
+}
+
+/// About how many bytes a value takes; fails where it nests too deep to be walked safely.
+pub(super) fn measure(value: &serde_json::Value) -> Result<usize, String> {
+    let (mut bytes, mut open) = (0usize, vec![(value, 0usize)]);
+    while let Some((value, depth)) = open.pop() {
+        if depth > MAX_OBJECT_DEPTH {
+            return Err(format!(
+                "this nests values deeper than {MAX_OBJECT_DEPTH} levels; make the object flatter"
+            ));
+        }
+        bytes += 16;
+        match value {
+            serde_json::Value::String(text) => bytes += text.len(),
+            serde_json::Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
+            serde_json::Value::Object(map) => {
+                bytes += map.keys().map(String::len).sum::<usize>();
+                open.extend(map.values().map(|item| (item, depth + 1)));
+            }
+            _ => {}
+        }
+    }
+    Ok(bytes)
 }
 
 /// Adds an older map of texts beneath a newer one.

@@ -1,5 +1,7 @@
 //! The transformers of one kustomization, in kustomize's order.
 
+use std::collections::BTreeMap;
+
 use super::accumulator::Accumulator;
 use super::error::RenderError;
 use super::fields::Located;
@@ -104,10 +106,13 @@ fn label(
 ) -> Result<(), RenderError> {
     for (source, labels) in &kustomization.labels {
         let specs = labels.field_specs(config).map_err(at(source))?;
+        grow_by_pairs(&labels.pairs, accumulated, source)?;
         set_pairs(&labels.pairs, accumulated.resources.iter_mut(), &specs).map_err(at(source))?;
         remark(accumulated, note("LabelTransformer"));
     }
     let source = Source::new(&kustomization.file, 1);
+    grow_by_pairs(&kustomization.common_labels, accumulated, &source)?;
+    grow_by_pairs(&kustomization.common_annotations, accumulated, &source)?;
     if !kustomization.labels.is_empty() || !kustomization.common_labels.is_empty() {
         set_pairs(&kustomization.common_labels, accumulated.resources.iter_mut(), &config.common_labels)
             .map_err(at(&source))?;
@@ -125,21 +130,34 @@ fn label(
     Ok(())
 }
 
+/// Counts what labels or annotations add, taking two places in every object as the usual number.
+fn grow_by_pairs(
+    pairs: &BTreeMap<String, String>,
+    accumulated: &mut Accumulator,
+    source: &Source,
+) -> Result<(), RenderError> {
+    let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let objects = accumulated.resources.iter().count();
+    accumulated.resources.grow(bytes, 2 * objects, source)
+}
+
 fn replace(
     kustomization: &Kustomization,
     accumulated: &mut Accumulator,
     load: Load<'_>,
 ) -> Result<(), RenderError> {
+    let source = Source::new(&kustomization.file, 1);
+    let mut run = |replacement: &Replacement| {
+        let limit = accumulated.resources.growth_left();
+        let written = replacement.apply(accumulated.resources.as_mut_slice(), limit)?;
+        accumulated.resources.grow(written, 1, &source)
+    };
     for entry in &kustomization.replacements {
         match entry {
-            ReplacementEntry::Inline(replacement) => {
-                replacement.apply(accumulated.resources.as_mut_slice())?
-            }
+            ReplacementEntry::Inline(replacement) => run(replacement)?,
             ReplacementEntry::File(path) => {
                 let (text, file) = load(path)?;
-                for replacement in Replacement::read_file(&text, &file)? {
-                    replacement.apply(accumulated.resources.as_mut_slice())?;
-                }
+                Replacement::read_file(&text, &file)?.iter().try_for_each(&mut run)?;
             }
         }
     }

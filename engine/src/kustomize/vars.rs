@@ -144,11 +144,15 @@ fn substitute(value: &mut Value, values: &BTreeMap<String, Value>) -> Result<(),
     }
 }
 
+/// How long a text may grow, in bytes, while references are replaced.
+const MAX_TEXT: usize = 1024 * 1024;
+
 /// Replaces `$(NAME)`; `$$` is a dollar sign, unknown names stay. A text that is one variable takes its type.
 fn replaced(text: &str, values: &BTreeMap<String, Value>) -> Value {
     let mut out = String::new();
     let mut rest = text;
-    while let Some(at) = rest.find('$') {
+    // A text that grows beyond all use keeps the rest of its references as they are.
+    while let Some(at) = rest.find('$').filter(|_| out.len() < MAX_TEXT) {
         out.push_str(&rest[..at]);
         let tail = &rest[at + 1..];
         if let Some(after) = tail.strip_prefix('$') {
