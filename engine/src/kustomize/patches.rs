@@ -89,9 +89,6 @@ pub(super) fn apply(
             let size = operations.0.iter().map(|operation| operation.to_string().len()).sum();
             let matches = resources.iter().filter(|resource| matcher.matches(resource)).count();
             resources.grow(size, matches, &at)?;
-            let size: usize = operations.0.iter().map(|operation| operation.to_string().len()).sum();
-            let matches = resources.iter().filter(|resource| matcher.matches(resource)).count();
-            resources.grow(size, matches, &at)?;
             for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
                 resource.remember_id();
                 patch_json::apply(resource, &operations).map_err(|problem| fail(&at, problem))?;
