@@ -89,10 +89,6 @@ impl EnvironmentSpec {
                     Some(RollbackGitSpec::RevertPullRequest | RollbackGitSpec::RevertPush)
                 ),
             ),
-            (
-                "spec.audit.signingKeyRef",
-                self.audit.as_ref().is_some_and(|audit| audit.signing_key_ref.is_some()),
-            ),
         ];
         fields.into_iter().filter(|(_, set)| *set).map(|(field, _)| field.to_owned()).collect()
     }
