@@ -1,5 +1,8 @@
 //! The cluster module against an API server.
 
+// All of this is test code, its helpers too: what is unexpected ends the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod apply;
 mod install;
 mod keep;
