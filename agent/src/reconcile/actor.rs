@@ -2,15 +2,12 @@
 //! effects, and feeds their outcomes back as events.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::object::{Digest, ObjectRef};
+use engine::object::Digest;
 use engine::plan::Marks;
-use engine::rollout::{
-    ApplyMode, Command, Effect, Event, HealthSummary, Phase, Rollout, Sink, SourceProblem, step,
-};
+use engine::rollout::{ApplyMode, Command, Effect, Event, Phase, Rollout, Sink, SourceProblem, step};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -22,9 +19,9 @@ use super::probe::Probes;
 use super::requests;
 use super::services::Services;
 use super::status::{Handled, Persisted};
-use super::write::{Checked, Order, Writer};
+use super::write::{Checked, Writer};
 use crate::api::{AuditTip, Environment, MessageState};
-use crate::cluster::{ChangeKind, EnvironmentNotice, Error, PodWatch, StatusWriter, Subscription};
+use crate::cluster::{Error, PodWatch, StatusWriter, Subscription};
 use crate::retry::Backoff;
 use crate::source::SourceState;
 
@@ -69,32 +66,32 @@ pub struct Actor {
     pub(super) environment: Arc<Environment>,
     pub(super) rollout: Rollout,
     pub(super) sender: mpsc::UnboundedSender<Input>,
-    inbox: mpsc::UnboundedReceiver<Input>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Input>,
     /// What was stored last: nothing is written when nothing changed.
-    persisted: Option<Persisted>,
-    status: StatusWriter,
-    source: Option<watch::Receiver<SourceState>>,
-    rendered: Option<Arc<Rendered>>,
-    rendering: Option<JoinHandle<()>>,
-    render_again: bool,
+    pub(super) persisted: Option<Persisted>,
+    pub(super) status: StatusWriter,
+    pub(super) source: Option<watch::Receiver<SourceState>>,
+    pub(super) rendered: Option<Arc<Rendered>>,
+    pub(super) rendering: Option<JoinHandle<()>>,
+    pub(super) render_again: bool,
     /// A check that waits for its bundle.
-    awaited: Option<(Digest, bool)>,
+    pub(super) awaited: Option<(Digest, bool)>,
     pub(super) candidates: HashMap<Digest, Candidate>,
     /// What the cluster should hold now, as it was last written.
     pub(super) desired: Option<Arc<Desired>>,
-    members: Subscription,
-    pods: Option<PodWatch>,
-    writer: Writer,
-    probes: Probes,
-    outbox: Outbox,
-    audit: Option<AuditTip>,
-    messages: BTreeMap<String, MessageState>,
-    handled: Handled,
+    pub(super) members: Subscription,
+    pub(super) pods: Option<PodWatch>,
+    pub(super) writer: Writer,
+    pub(super) probes: Probes,
+    pub(super) outbox: Outbox,
+    pub(super) audit: Option<AuditTip>,
+    pub(super) messages: BTreeMap<String, MessageState>,
+    pub(super) handled: Handled,
     /// What cannot be delivered now, and why.
-    undelivered: BTreeMap<Sink, String>,
+    pub(super) undelivered: BTreeMap<Sink, String>,
     /// Whether there is something to store that no event tells of.
-    stale: bool,
-    told: u64,
+    pub(super) stale: bool,
+    pub(super) told: u64,
 }
 
 /// Why an environment's task ended.
@@ -278,167 +275,6 @@ impl Actor {
         Ok(())
     }
 
-    fn execute(&mut self, effect: Effect, queue: &mut VecDeque<Event>) {
-        match effect {
-            Effect::Check { digest, approved } => self.check(digest, approved),
-            Effect::Apply { digest, mode } => self.apply(digest, mode),
-            Effect::Prune { digest } => {
-                let rollback = matches!(self.rollout.phase, Phase::RollingBack | Phase::RollbackFailed);
-                self.writer.prune(&self.environment, digest, self.desired.clone(), rollback);
-            }
-            Effect::Sample { gate } => self.sample(&gate),
-            Effect::Observe => self.observe(queue),
-            Effect::Announce => self.announce(),
-            Effect::Warn { reason, message } => self.warn(&reason, message),
-        }
-    }
-
-    /// Tells whoever looks at the Environment: a log line and a Kubernetes event.
-    fn warn(&self, reason: &str, message: String) {
-        tracing::warn!(environment = %self.environment.key(), reason, "{message}");
-        self.tell(EnvironmentNotice {
-            key: format!("{reason}-{}", Timestamp::now().as_millisecond()),
-            warning: true,
-            reason: reason.to_owned(),
-            action: "Reconcile".to_owned(),
-            note: message,
-        });
-    }
-
-    /// Writes a Kubernetes event, in the background: nothing waits for it.
-    fn tell(&self, notice: EnvironmentNotice) {
-        let (services, environment) = (self.services.clone(), self.environment.clone());
-        tokio::spawn(async move {
-            if let Err(error) = services.cluster.tell(&environment, &notice).await {
-                tracing::debug!(environment = %environment.key(), %error, "an event was not written");
-            }
-        });
-    }
-
-    fn announce(&mut self) {
-        let key = self.environment.key();
-        let mut notices = Vec::new();
-        for outgoing in &self.rollout.outbox {
-            let transition = &outgoing.transition;
-            if transition.sequence > self.told {
-                self.told = transition.sequence;
-                let event = engine::message::kubernetes_event(transition);
-                self.services.telemetry.transition(&key, &event.reason);
-                tracing::info!(
-                    environment = %self.environment.key(),
-                    sequence = transition.sequence,
-                    reason = ?transition.reason,
-                    "{}", transition.message
-                );
-                notices.push(EnvironmentNotice {
-                    key: transition.sequence.to_string(),
-                    warning: event.type_ == "Warning",
-                    action: transition.to.to_string(),
-                    reason: event.reason,
-                    note: event.note,
-                });
-            }
-        }
-        for notice in notices {
-            self.tell(notice);
-        }
-        self.outbox.offer(&self.rollout.outbox);
-    }
-
-    fn check(&mut self, digest: Digest, approved: bool) {
-        let Some(candidate) = self.candidates.get(&digest).cloned() else {
-            // After a restart: the check follows as soon as the source is rendered.
-            self.awaited = Some((digest, approved));
-            self.render();
-            return;
-        };
-        let baseline = self.bundle_of_settled();
-        let mode = self.next_mode(&digest);
-        self.writer.check(&self.environment, candidate, baseline, mode, approved);
-    }
-
-    /// How a release would be applied if it passed the door now.
-    fn next_mode(&self, digest: &Digest) -> ApplyMode {
-        let pods = self.rollout.settings.canary_pods;
-        match &self.rollout.settled {
-            Some(settled) if pods > 0 && settled.digest != *digest => ApplyMode::Canary { pods },
-            _ => ApplyMode::Full,
-        }
-    }
-
-    fn bundle_of_settled(&self) -> Option<Digest> {
-        self.rollout.settled.as_ref().map(|settled| settled.digest)
-    }
-
-    fn apply(&mut self, digest: Digest, mode: ApplyMode) {
-        let candidate = self.candidates.get(&digest).cloned();
-        let baseline = self.bundle_of_settled().filter(|settled| *settled != digest);
-        self.writer.apply(
-            &self.environment,
-            Order { digest, mode, candidate, baseline, desired: self.desired.clone() },
-        );
-    }
-
-    fn sample(&mut self, gate: &str) {
-        if let Some(gate) = self.rollout.settings.gates.iter().find(|g| g.name == gate) {
-            let workloads = match (&self.rollout.canaries, &self.desired) {
-                (canaries, _) if !canaries.is_empty() => canaries.clone(),
-                (_, Some(desired)) => desired.deployments(),
-                _ => Vec::new(),
-            };
-            self.probes.sample(gate, workloads, self.rollout.since);
-        }
-    }
-
-    /// Says anew how ready the members are, and whether they are what they should be.
-    fn observe(&mut self, queue: &mut VecDeque<Event>) {
-        let Some(desired) = &self.desired else {
-            return;
-        };
-        queue.push_back(Event::Health(self.health(desired)));
-        if !self.writer.is_writing() {
-            let key = self.environment.key();
-            let mut objects = self.services.cluster.members(|index| desired.drifted(index));
-            objects.retain(|object| self.services.claims.other(object, &key).is_none());
-            if !objects.is_empty() {
-                queue.push_back(Event::Drifted { objects });
-            }
-        }
-    }
-
-    fn health(&self, desired: &Desired) -> HealthSummary {
-        let pods = self.rollout.settings.canary_pods;
-        self.services.cluster.health(&desired.digest, desired.refs(), &desired.canaries, pods)
-    }
-
-    fn members_changed(&mut self, changes: Vec<(ObjectRef, ChangeKind)>, queue: &mut VecDeque<Event>) {
-        let Some(desired) = &self.desired else {
-            return;
-        };
-        let changed: Vec<ObjectRef> =
-            changes.into_iter().map(|(object, _)| object).filter(|object| desired.wants(object)).collect();
-        if changed.is_empty() {
-            return;
-        }
-        let key = self.environment.key();
-        if !self.writer.is_writing() {
-            let claims = &self.services.claims;
-            let objects: Vec<ObjectRef> = self.services.cluster.members(|index| {
-                changed
-                    .into_iter()
-                    .filter(|object| {
-                        desired.has_drifted(index, object) && claims.other(object, &key).is_none()
-                    })
-                    .collect()
-            });
-            if !objects.is_empty() {
-                self.services.telemetry.drifted(&key, objects.len());
-                queue.push_back(Event::Drifted { objects });
-            }
-        }
-        queue.push_back(Event::Health(self.health(desired)));
-    }
-
     fn take(&mut self, input: Input, queue: &mut VecDeque<Event>) {
         match input {
             Input::Environment(environment) => self.environment_changed(environment, queue),
@@ -494,22 +330,6 @@ impl Actor {
         }
     }
 
-    /// While a rollout is under way the newest pods are watched: what keeps them from running is told at
-    /// once, not at the deadline.
-    fn watch_pods(&mut self, desired: &Desired) {
-        let marks = Marks::of_environment(self.environment.namespace(), self.environment.name());
-        self.pods = Some(self.services.cluster.watch_pods(&marks, desired.refs()));
-    }
-
-    fn look_again_later(&self) {
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            // A closed inbox means that the environment's task is gone.
-            let _ = sender.send(Input::LookAgain);
-        });
-    }
-
     fn environment_changed(&mut self, environment: Arc<Environment>, queue: &mut VecDeque<Event>) {
         let same_spec = environment.spec == self.environment.spec;
         self.environment = environment;
@@ -537,123 +357,6 @@ impl Actor {
                     queue.push_back(Event::Commanded { command, actor });
                 }
             }
-        }
-    }
-
-    /// Reads the specification: its settings, and where the source is.
-    fn configured(&mut self) -> Option<Event> {
-        let spec = &self.environment.spec;
-        let unsupported = spec.not_yet_supported();
-        let settings = match spec.settings() {
-            _ if !unsupported.is_empty() => Err(format!(
-                "this version of the agent does not act on {}: remove it",
-                unsupported.join(", ")
-            )),
-            Ok(settings) => Ok(settings),
-            Err(error) => Err(error.to_string()),
-        };
-        match settings {
-            Ok(settings) => {
-                self.source = None;
-                self.subscribe();
-                Some(Event::Configured(settings))
-            }
-            Err(message) => {
-                self.source = None;
-                Some(Event::SourceFailed(SourceProblem {
-                    reason: "InvalidSpec".to_owned(),
-                    message,
-                    commit_at_fault: true,
-                }))
-            }
-        }
-    }
-
-    fn subscribe(&mut self) {
-        let (services, environment, sender) =
-            (self.services.clone(), self.environment.clone(), self.sender.clone());
-        let (forward, receiver) = watch::channel(SourceState::Pending);
-        self.source = Some(receiver);
-        tokio::spawn(async move {
-            match services.subscribe(&environment).await {
-                Ok(mut states) => loop {
-                    let state = states.borrow_and_update().clone();
-                    if forward.send(state).is_err() || states.changed().await.is_err() {
-                        return;
-                    }
-                },
-                Err(problem) => {
-                    // A closed inbox means that the environment's task is gone.
-                    let _ = sender.send(Input::Event(Event::SourceFailed(problem)));
-                }
-            }
-        });
-    }
-
-    /// Renders what the source gives now, off this task. While a render is under way the next one waits:
-    /// only the newest state matters.
-    fn render(&mut self) {
-        let Some(source) = &mut self.source else {
-            return;
-        };
-        if self.rendering.as_ref().is_some_and(|rendering| !rendering.is_finished()) {
-            self.render_again = true;
-            return;
-        }
-        let state = source.borrow_and_update().clone();
-        let snapshot = match state {
-            SourceState::Pending => return,
-            SourceState::Ready(snapshot) => snapshot,
-            SourceState::Failed { problem, .. } => {
-                // A closed inbox means that the environment's task is gone.
-                let _ = self.sender.send(Input::Event(Event::SourceFailed(problem)));
-                return;
-            }
-        };
-        let (environment, last, sender) =
-            (self.environment.clone(), self.rendered.clone(), self.sender.clone());
-        let telemetry = self.services.telemetry.clone();
-        self.rendering = Some(tokio::task::spawn_blocking(move || {
-            let started = std::time::Instant::now();
-            let render = || super::candidate::candidate(&snapshot, &environment.spec, last.as_deref());
-            let result = std::panic::catch_unwind(AssertUnwindSafe(render)).unwrap_or_else(|_| {
-                // An error of ours must not silence the environment: the log has the trace.
-                Err(SourceProblem {
-                    reason: "InternalError".to_owned(),
-                    message: "the renderer failed; please report this with the commit".to_owned(),
-                    commit_at_fault: true,
-                })
-            });
-            // The commit at fault is not the one that serves: evidence and people must see which it is.
-            let result = result.map_err(|problem| SourceProblem {
-                message: format!("{}: {}", snapshot.revision.short(), problem.message),
-                ..problem
-            });
-            telemetry.rendered(&environment.key(), started.elapsed(), result.is_ok());
-            // A closed inbox means that the environment's task is gone.
-            let _ = sender.send(Input::Rendered(Box::new(result)));
-        }));
-    }
-
-    fn rendered(&mut self, result: Result<Rendered, SourceProblem>, queue: &mut VecDeque<Event>) {
-        self.rendering = None;
-        match result {
-            Ok(rendered) => {
-                let candidate = rendered.candidate().clone();
-                let release = candidate.release.clone();
-                self.candidates.insert(release.digest, candidate);
-                self.rendered = Some(Arc::new(rendered));
-                if let Some((digest, approved)) =
-                    self.awaited.take_if(|(digest, _)| *digest == release.digest)
-                {
-                    self.check(digest, approved);
-                }
-                queue.push_back(Event::Candidate(release));
-            }
-            Err(problem) => queue.push_back(Event::SourceFailed(problem)),
-        }
-        if std::mem::take(&mut self.render_again) {
-            self.render();
         }
     }
 
