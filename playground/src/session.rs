@@ -83,7 +83,7 @@ impl Ground {
         let begin = Instant::now();
         let cluster = Cluster::start(state.root(), &programs).await?;
         printer.done(begin.elapsed(), format!("Kubernetes API, controllers and a node at {}", cluster.url()));
-        printer.note(format!("export KUBECONFIG={}", shown(cluster.kubeconfig())));
+        printer.note(format!("export KUBECONFIG={}", cluster.kubeconfig().display()));
         Ok(Self { state, programs, cluster })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -150,6 +151,8 @@ enum Seen {
 #[derive(Debug)]
 pub struct Traffic {
     tally: Arc<Mutex<Tally>>,
+    /// Good answers in a row, over all customers.
+    streak: watch::Receiver<u64>,
     started: Instant,
     _workers: JoinSet<()>,
 }
@@ -166,6 +169,8 @@ impl Traffic {
         let pause = Duration::from_secs(1)
             .checked_mul(u32::try_from(workers).unwrap_or(1))
             .map_or(Duration::from_secs(1), |second| second / settings.rate.max(1));
+        let (streak, streaks) = watch::channel(0);
+        let streak = Arc::new(streak);
         let mut tasks = JoinSet::new();
         for worker in 0..workers {
             // Each customer has a connection of its own, kept alive, as browsers do: a pod that drains
@@ -175,14 +180,28 @@ impl Traffic {
                 .pool_max_idle_per_host(1)
                 .user_agent("holdfast-playground")
                 .build()?;
-            tasks.spawn(customer(client, settings.clone(), worker, pause, Arc::clone(&tally)));
+            let seen = Record { tally: Arc::clone(&tally), streak: Arc::clone(&streak) };
+            tasks.spawn(customer(client, settings.clone(), worker, pause, seen));
         }
-        Ok(Self { tally, started: Instant::now(), _workers: tasks })
+        Ok(Self { tally, streak: streaks, started: Instant::now(), _workers: tasks })
     }
 
     /// Everything that was seen so far.
     pub fn tally(&self) -> Tally {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until `answers` good answers came in a row, counted from now, and returns whether they did
+    /// `within` the time.
+    pub async fn flows(&self, answers: u64, within: Duration) -> bool {
+        let mut streak = self.streak.clone();
+        // Those from before do not count: a failure may be on its way.
+        let mut base = *streak.borrow_and_update();
+        let enough = streak.wait_for(|now| {
+            base = base.min(*now);
+            *now - base >= answers
+        });
+        tokio::time::timeout(within, enough).await.is_ok_and(|waited| waited.is_ok())
     }
 
     /// How long the customers have been at it.
@@ -191,14 +210,25 @@ impl Traffic {
     }
 }
 
-/// One customer asks for one path after the other, for ever.
-async fn customer(
-    client: Client,
-    settings: Settings,
-    worker: usize,
-    pause: Duration,
+/// Where a customer writes down what it saw.
+struct Record {
     tally: Arc<Mutex<Tally>>,
-) {
+    streak: Arc<watch::Sender<u64>>,
+}
+
+impl Record {
+    fn count(&self, seen: Seen) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = tally.failed;
+        tally.count(seen);
+        let good = tally.failed == failed;
+        // Under the lock, so that the order is that of the tally.
+        self.streak.send_modify(|streak| *streak = if good { *streak + 1 } else { 0 });
+    }
+}
+
+/// One customer asks for one path after the other, for ever.
+async fn customer(client: Client, settings: Settings, worker: usize, pause: Duration, record: Record) {
     let mut ticks = tokio::time::interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for path in settings.paths.iter().cycle().skip(worker) {
@@ -207,8 +237,7 @@ async fn customer(
         if let Some(host) = &settings.host {
             request = request.header(http::header::HOST, host);
         }
-        let seen = ask(request).await;
-        tally.lock().unwrap_or_else(PoisonError::into_inner).count(seen);
+        record.count(ask(request).await);
     }
 }
 
@@ -311,5 +340,28 @@ mod tests {
         assert_eq!(tally.failed, tally.by_version["bad"].failed);
         assert_eq!(tally.by_version["good"].failed, 0);
         assert_eq!(tally.by_status[&200] + tally.by_status[&500], tally.requests);
+    }
+
+    #[tokio::test]
+    async fn traffic_flows_once_enough_good_answers_came_in_a_row() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        use warp::Filter;
+
+        let turn = Arc::new(AtomicU32::new(0));
+        let route = warp::any().map(move || {
+            let bad = turn.fetch_add(1, Ordering::Relaxed) < 30;
+            let status = if bad { warp::http::StatusCode::BAD_GATEWAY } else { warp::http::StatusCode::OK };
+            warp::reply::with_status("", status)
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(warp::serve(route).incoming(listener).run());
+        let settings = Settings { url, paths: vec!["/".into()], host: None, workers: 2, rate: 500 };
+        let traffic = Traffic::start(&settings).unwrap();
+        assert!(traffic.flows(10, Duration::from_secs(10)).await);
+        let tally = traffic.tally();
+        assert_eq!(tally.failed, 30);
+        assert!(tally.requests >= 40);
+        assert!(!traffic.flows(u64::MAX, Duration::from_millis(1)).await);
     }
 }

@@ -19,7 +19,7 @@ pub fn conversation(messages: &[Message], limit: usize) -> String {
             let name = message.channel.trim_start_matches('#');
             let _ = writeln!(out, "#{name}");
         }
-        entry(&mut out, message, "  ");
+        entry(&mut out, message, "  ", &time(message));
         let replies: Vec<&Message> = messages
             .iter()
             .filter(|reply| {
@@ -31,14 +31,19 @@ pub fn conversation(messages: &[Message], limit: usize) -> String {
             let _ = writeln!(out, "    ↳ {from} earlier replies");
         }
         for reply in &replies[from..] {
-            entry(&mut out, reply, "    ↳ ");
+            // Its place says when; details carry their own time as well.
+            entry(&mut out, reply, "    ↳ ", "");
         }
     }
     out
 }
 
-fn entry(out: &mut String, message: &Message, margin: &str) {
-    let time = message.posted.to_zoned(TimeZone::UTC).strftime("%H:%M:%S").to_string();
+/// When a message was posted, in UTC.
+fn time(message: &Message) -> String {
+    message.posted.to_zoned(TimeZone::UTC).strftime("%H:%M:%S  ").to_string()
+}
+
+fn entry(out: &mut String, message: &Message, margin: &str, time: &str) {
     let edited = match message.edits {
         0 => String::new(),
         1 => " (edited)".to_owned(),
@@ -46,8 +51,8 @@ fn entry(out: &mut String, message: &Message, margin: &str) {
     };
     let body = body(message);
     let mut lines = body.lines();
-    let _ = writeln!(out, "{margin}{time}  {}{edited}", lines.next().unwrap_or_default());
-    let indent = " ".repeat(margin.chars().count() + 10);
+    let _ = writeln!(out, "{margin}{time}{}{edited}", lines.next().unwrap_or_default());
+    let indent = " ".repeat(margin.chars().count() + time.len());
     for line in lines {
         let _ = writeln!(out, "{indent}{line}");
     }
@@ -191,7 +196,7 @@ mod tests {
         let shown =
             conversation(&[first, message("2.0", None, "next"), message("3.0", Some("1.0"), "canary")], 10);
         let expected = "#deploys\n  00:00:00  dev is live\n            main@1\n            by ada\n    \
-                        ↳ 00:00:00  canary\n  00:00:00  next\n"
+                        ↳ canary\n  00:00:00  next\n"
             .replace("dev is live\n", "dev is live (edited 2 times)\n");
         assert_eq!(shown, expected);
     }

@@ -9,14 +9,24 @@ use serde_json::json;
 
 use super::{Error, Stage, refused, unexpected};
 use crate::shop;
+use crate::traffic::Traffic;
 use crate::watch::{self, Check};
 
 const DEADLINE: Duration = Duration::from_secs(15);
+/// Good answers in a row that say that all is well: about half a second of traffic.
+const ENOUGH: u64 = 40;
 
 /// Returns the longest time that a drift lasted.
-pub(super) async fn run(stage: &Stage<'_>) -> Result<Duration, Error> {
+pub(super) async fn run(stage: &Stage<'_>, traffic: &Traffic) -> Result<Duration, Error> {
+    let before = traffic.tally();
     let field = edited_field(stage).await?;
     let object = deleted_object(stage).await?;
+    // Without its Service the shop is out of reach for a moment: the customers say when it is over.
+    if !traffic.flows(ENOUGH, DEADLINE).await {
+        let expected = format!("{ENOUGH} good answers in a row after the Service is back");
+        return Err(unexpected(expected, traffic.tally().since(&before).to_string()));
+    }
+    stage.printer.note(format!("traffic meanwhile: {}", traffic.tally().since(&before)));
     Ok(field.max(object))
 }
 

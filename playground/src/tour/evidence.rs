@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use agent::api::Environment;
+use agent::api::AuditTip;
 use tokio::process::Command;
 
 use super::{Error, Stage, unexpected};
 use crate::print::counted;
 use crate::repository::Commit;
-use crate::watch::{self, Check};
-use crate::{environment, shop};
+use crate::shop;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 /// Commits that are shown.
@@ -18,7 +17,7 @@ const SHOWN: usize = 25;
 pub(super) async fn run(stage: &Stage<'_>) -> Result<(), Error> {
     let begin = Instant::now();
     let branch = format!("audit/{}", shop::NAME);
-    let log = pushed(stage, &branch).await?;
+    let (log, tip) = pushed(stage, &branch).await?;
     stage.printer.done(
         begin.elapsed(),
         format!(
@@ -35,32 +34,23 @@ pub(super) async fn run(stage: &Stage<'_>) -> Result<(), Error> {
     );
 
     let begin = Instant::now();
-    let said = verify(stage, &branch).await?;
+    let said = verify(stage, &branch, &tip).await?;
     stage.printer.done(begin.elapsed(), format!("holdfast audit verify {branch}: {said}"));
     Ok(())
 }
 
 /// Waits until the branch in the team's repository holds the newest record that the Environment knows.
-async fn pushed(stage: &Stage<'_>, branch: &str) -> Result<Vec<Commit>, Error> {
+async fn pushed(stage: &Stage<'_>, branch: &str) -> Result<(Vec<Commit>, AuditTip), Error> {
+    let status = stage.outbox("everything to be on record", |outgoing| outgoing.recorded).await?;
     let expected = format!("the newest record on branch {branch} of the repository");
-    let tip = watch::until_one(
-        &stage.environments(),
-        shop::NAME,
-        expected.as_str(),
-        DEADLINE,
-        |seen: Option<&Environment>| {
-            let tip = seen.and_then(|environment| environment.status.as_ref()?.audit.clone());
-            tip.map_or_else(|| Check::Not(environment::described(seen)), Check::Met)
-        },
-    )
-    .await?;
+    let tip = status.audit.ok_or_else(|| unexpected("an anchor in the status", "none"))?;
     // A branch of a local repository cannot be watched: it is read.
     let begin = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
     loop {
         ticks.tick().await;
         let seen = match stage.repository.log(branch, 10_000) {
-            Ok(log) if log.iter().any(|commit| commit.id == tip.commit) => return Ok(log),
+            Ok(log) if log.iter().any(|commit| commit.id == tip.commit) => return Ok((log, tip)),
             Ok(log) => counted(log.len(), "commit"),
             Err(error) => error.to_string(),
         };
@@ -71,9 +61,11 @@ async fn pushed(stage: &Stage<'_>, branch: &str) -> Result<Vec<Commit>, Error> {
 }
 
 /// Has `holdfast` verify the branch, and returns what it says.
-async fn verify(stage: &Stage<'_>, branch: &str) -> Result<String, Error> {
+async fn verify(stage: &Stage<'_>, branch: &str, anchor: &AuditTip) -> Result<String, Error> {
     let mut command = Command::new(stage.holdfast);
     command.args(["audit", "verify", branch, "--repository"]).arg(stage.repository.bare());
+    // The anchor in the Environment's status: with it a shortened branch would be noticed.
+    command.args(["--sequence", &anchor.sequence.to_string(), "--digest", &anchor.digest]);
     let failed =
         |problem: String| Error::Program { what: format!("holdfast audit verify {branch}"), problem };
     let output = command.output().await.map_err(|error| failed(error.to_string()))?;

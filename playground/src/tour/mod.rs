@@ -11,7 +11,8 @@ mod told;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use agent::api::Environment;
+use agent::api::{Environment, EnvironmentStatus};
+use engine::rollout::Outgoing;
 use kube::{Api, Client};
 
 use crate::environment;
@@ -136,7 +137,7 @@ pub async fn run(stage: &Stage<'_>) -> Result<(Summary, Traffic), Failure> {
     let applied = merge::run(stage, &traffic).await.map_err(failed)?;
 
     let failed = step("Drift: somebody changes the cluster by hand");
-    let drift = drift::run(stage).await.map_err(failed)?;
+    let drift = drift::run(stage, &traffic).await.map_err(failed)?;
 
     let failed = step("A bad merge: a version that fails a share of its requests");
     let (bad, exposed) = bad_merge::run(stage, &traffic).await.map_err(failed)?;
@@ -193,6 +194,34 @@ impl Stage<'_> {
         })
         .await?;
         Ok(())
+    }
+
+    /// Waits until everything that the Environment has to tell is where `done` says, and returns its status.
+    async fn outbox(
+        &self,
+        expected: &str,
+        done: impl Fn(&Outgoing) -> bool,
+    ) -> Result<EnvironmentStatus, Error> {
+        let within = Duration::from_secs(20);
+        let status = watch::until_one(&self.environments(), shop::NAME, expected, within, |seen| {
+            let status = seen.and_then(|environment| environment.status.clone());
+            let rollout = status.as_ref().and_then(|status| status.rollout().ok().flatten());
+            match (status, rollout) {
+                (Some(status), Some(rollout)) if rollout.outbox.iter().all(&done) => Check::Met(status),
+                (_, Some(rollout)) => {
+                    let waiting: Vec<&str> = rollout
+                        .outbox
+                        .iter()
+                        .filter(|outgoing| !done(outgoing))
+                        .map(|outgoing| outgoing.transition.message.as_str())
+                        .collect();
+                    Check::Not(format!("these still wait: {}", waiting.join("; ")))
+                }
+                _ => Check::Not(environment::described(seen)),
+            }
+        })
+        .await?;
+        Ok(status)
     }
 
     /// Says what an Environment is doing, if that is news and about `commit`.

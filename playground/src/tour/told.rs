@@ -1,12 +1,11 @@
 //! Slack: what people were told, and that they were told of each outcome.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Error, Stage, unexpected};
 use crate::print::counted;
 use crate::slack::{Message, conversation};
 
-const DEADLINE: Duration = Duration::from_secs(15);
 /// Messages and replies that are shown.
 const SHOWN: usize = 12;
 /// What people must have been told, as words of the messages, and what each means.
@@ -24,17 +23,12 @@ pub(super) async fn run(stage: &Stage<'_>) -> Result<(), Error> {
         return Ok(());
     };
     let begin = Instant::now();
-    let mut changes = slack.changes();
-    let messages = loop {
-        changes.borrow_and_update();
-        let messages = slack.messages();
-        let Some(missing) = missing(&messages) else { break messages };
-        let left = DEADLINE.saturating_sub(begin.elapsed());
-        if tokio::time::timeout(left, changes.changed()).await.is_err() {
-            let expected = format!("a message about {missing}");
-            return Err(unexpected(expected, conversation(&messages, SHOWN)));
-        }
-    };
+    stage.outbox("everything to be delivered to Slack", |outgoing| outgoing.notified).await?;
+    let messages = slack.messages();
+    if let Some(missing) = missing(&messages) {
+        let expected = format!("a message about {missing}");
+        return Err(unexpected(expected, conversation(&messages, SHOWN)));
+    }
     let threads = messages.iter().filter(|message| message.thread_ts.is_none()).count();
     let edits: u32 = messages.iter().map(|message| message.edits).sum();
     stage.printer.done(
