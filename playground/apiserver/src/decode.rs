@@ -246,10 +246,11 @@ impl Decoder<'_> {
         let mut out = Map::new();
         if self.path.is_empty() || ty.name.is_empty() {
             for key in ["apiVersion", "kind"] {
-                if !ty.fields.contains_key(key) && (self.path.is_empty() || ty.preserve_unknown) {
-                    if let Some(value) = entries.shift_remove(key) {
-                        out.insert(key.into(), value);
-                    }
+                if !ty.fields.contains_key(key)
+                    && (self.path.is_empty() || ty.preserve_unknown)
+                    && let Some(value) = entries.shift_remove(key)
+                {
+                    out.insert(key.into(), value);
                 }
             }
         }

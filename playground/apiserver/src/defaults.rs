@@ -146,12 +146,10 @@ fn rule(name: &str, f: &mut Fields) {
         "autoscaling.v1.HorizontalPodAutoscalerSpec" | "autoscaling.v2.HorizontalPodAutoscalerSpec" => {
             set(f, "minReplicas", 1);
         }
-        "networking.v1.NetworkPolicySpec" => {
-            if f.get("policyTypes").is_none() {
-                let egress = f.get("egress").and_then(Value::as_array).is_some_and(|e| !e.is_empty());
-                let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
-                f.insert("policyTypes".into(), types);
-            }
+        "networking.v1.NetworkPolicySpec" if f.get("policyTypes").is_none() => {
+            let egress = f.get("egress").and_then(Value::as_array).is_some_and(|e| !e.is_empty());
+            let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            f.insert("policyTypes".into(), types);
         }
         "networking.v1.NetworkPolicyPort" => set(f, "protocol", "TCP"),
         "rbac.v1.RoleRef" => set(f, "apiGroup", "rbac.authorization.k8s.io"),

@@ -69,7 +69,9 @@ fn bracket<'a>(value: &'a Value, step: &str) -> Vec<&'a Value> {
         let fits = |item: &&Value| {
             find(item, path).first().is_some_and(|v| match v {
                 Value::String(s) => s == wanted,
-                other => other.to_string() == wanted,
+                Value::Bool(b) => wanted.parse() == Ok(*b),
+                Value::Number(n) => wanted.parse::<serde_json::Number>().is_ok_and(|w| w == *n),
+                _ => false,
             })
         };
         return value.as_array().into_iter().flatten().filter(fits).collect();

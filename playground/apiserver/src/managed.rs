@@ -80,6 +80,9 @@ impl Entry {
 /// More Update entries than this are folded into one, as a real server does.
 const MOST_UPDATERS: usize = 10;
 
+/// Gives an object in another version of its group, with that version's type.
+pub type Convert<'a> = dyn Fn(&Value, &str) -> Option<(Value, Arc<Type>)> + 'a;
+
 /// The circumstances of a write.
 pub struct Write<'a> {
     /// Type of the object in `version`.
@@ -95,7 +98,7 @@ pub struct Write<'a> {
     /// Current time.
     pub now: &'a str,
     /// Gives an object in another version of its group, with that version's type.
-    pub convert: &'a dyn Fn(&Value, &str) -> Option<(Value, Arc<Type>)>,
+    pub convert: &'a Convert<'a>,
 }
 
 /// Which fields an endpoint resets.

@@ -110,7 +110,7 @@ pub struct Refusal {
     /// Sentence for people.
     pub message: String,
     /// What the failure is about; `Some` of an empty value prints `details: {}`.
-    pub about: Option<About>,
+    pub about: Option<Box<About>>,
     /// What is wrong, field by field.
     pub causes: Vec<Cause>,
     /// Seconds after which to try again.
@@ -138,19 +138,19 @@ impl Refusal {
     /// 403 with the wording of the authorizer or of admission.
     pub fn forbidden(about: About, why: &str) -> Refusal {
         let message = format!("{} is forbidden: {why}", about.quoted());
-        Refusal { about: Some(about), ..Refusal::plain_new(403, "Forbidden", message) }
+        Refusal { about: Some(Box::new(about)), ..Refusal::plain_new(403, "Forbidden", message) }
     }
 
     /// 404: no such object.
     pub fn not_found(about: About) -> Refusal {
         let message = format!("{} not found", about.quoted());
-        Refusal { about: Some(about), ..Refusal::plain_new(404, "NotFound", message) }
+        Refusal { about: Some(Box::new(about)), ..Refusal::plain_new(404, "NotFound", message) }
     }
 
     /// 404: no such resource in a group-version that exists.
     pub fn no_resource() -> Refusal {
         let message = "the server could not find the requested resource";
-        Refusal { about: Some(About::default()), ..Refusal::plain_new(404, "NotFound", message) }
+        Refusal { about: Some(Box::default()), ..Refusal::plain_new(404, "NotFound", message) }
     }
 
     /// 404 in plain text: no such path.
@@ -164,7 +164,7 @@ impl Refusal {
     /// 405: the resource does not have this verb.
     pub fn method_not_allowed() -> Refusal {
         let message = "the server does not allow this method on the requested resource";
-        Refusal { about: Some(About::default()), ..Refusal::plain_new(405, "MethodNotAllowed", message) }
+        Refusal { about: Some(Box::default()), ..Refusal::plain_new(405, "MethodNotAllowed", message) }
     }
 
     /// 406: no representation that the client accepts.
@@ -175,13 +175,13 @@ impl Refusal {
     /// 409: creation of an object that exists.
     pub fn already_exists(about: About) -> Refusal {
         let message = format!("{} already exists", about.quoted());
-        Refusal { about: Some(about), ..Refusal::plain_new(409, "AlreadyExists", message) }
+        Refusal { about: Some(Box::new(about)), ..Refusal::plain_new(409, "AlreadyExists", message) }
     }
 
     /// 409: a precondition or the resourceVersion does not hold.
     pub fn conflict(about: About, why: &str) -> Refusal {
         let message = format!("Operation cannot be fulfilled on {}: {why}", about.quoted());
-        Refusal { about: Some(about), ..Refusal::plain_new(409, "Conflict", message) }
+        Refusal { about: Some(Box::new(about)), ..Refusal::plain_new(409, "Conflict", message) }
     }
 
     /// 409: the stored object is newer than the one that the client read.
@@ -193,7 +193,7 @@ impl Refusal {
 
     /// 409: server-side apply met fields of other managers.
     pub fn apply_conflict(message: String, causes: Vec<Cause>) -> Refusal {
-        Refusal { about: Some(About::default()), causes, ..Refusal::plain_new(409, "Conflict", message) }
+        Refusal { about: Some(Box::default()), causes, ..Refusal::plain_new(409, "Conflict", message) }
     }
 
     /// 410: the resourceVersion is no longer in the history.
@@ -203,7 +203,7 @@ impl Refusal {
 
     /// 415: the body has a type that is not understood.
     pub fn unsupported_media(message: impl Into<String>, about: Option<About>) -> Refusal {
-        Refusal { about, ..Refusal::plain_new(415, "UnsupportedMediaType", message) }
+        Refusal { about: about.map(Box::new), ..Refusal::plain_new(415, "UnsupportedMediaType", message) }
     }
 
     /// 413: the body is larger than the server reads.
@@ -223,13 +223,13 @@ impl Refusal {
         }
         let text = if lines.len() == 1 { lines.concat() } else { format!("[{}]", lines.join(", ")) };
         let message = format!("{} {:?} is invalid: {text}", about.qualified(), name);
-        Refusal { about: Some(about), causes, ..Refusal::plain_new(422, "Invalid", message) }
+        Refusal { about: Some(Box::new(about)), causes, ..Refusal::plain_new(422, "Invalid", message) }
     }
 
     /// 422 without saying what is wrong, as for a JSON patch that does not fit.
     pub fn unprocessable() -> Refusal {
         let message = "the server rejected our request due to an error in our request";
-        Refusal { about: Some(About::default()), ..Refusal::plain_new(422, "Invalid", message) }
+        Refusal { about: Some(Box::default()), ..Refusal::plain_new(422, "Invalid", message) }
     }
 
     /// 500 without a reason, as server-side apply reports a body outside the schema.
@@ -246,7 +246,7 @@ impl Refusal {
             message: "Too large resource version".into(),
         };
         Refusal {
-            about: Some(About::default()),
+            about: Some(Box::default()),
             causes: vec![cause],
             retry_after: Some(1),
             ..Refusal::plain_new(504, "Timeout", message)

@@ -225,7 +225,7 @@ fn check_budgets(call: &Call<'_>, pod: &Object) -> Result<(), Refusal> {
                 Refusal::bad_request("Cannot evict pod as it would violate the pod's disruption budget.");
             refusal.code = 429;
             refusal.reason = "TooManyRequests";
-            refusal.about = Some(About::default());
+            refusal.about = Some(Box::default());
             refusal.causes = vec![Cause {
                 field: String::new(),
                 reason: "DisruptionBudget",

@@ -269,26 +269,27 @@ fn descend(
     match shape {
         View::Leaf => {}
         View::List(element_type, relation) => {
-            let none = Vec::new();
-            let list =
-                |v: Option<&'_ Value>| v.and_then(Value::as_array).cloned().unwrap_or_else(|| none.clone());
-            let (before, after) = (list(old), list(new));
-            let index = |items: &[Value]| {
-                let mut map: BTreeMap<Element, Vec<usize>> = BTreeMap::new();
-                for (position, item) in items.iter().enumerate() {
-                    if let Ok(element) = item_element(item, element_type, relation) {
-                        map.entry(element).or_default().push(position);
-                    }
-                }
-                map
+            let before = old.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let after = new.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            // Of duplicates the first counts.
+            let index = |items: &'_ [Value]| -> BTreeMap<Element, usize> {
+                let elements = items.iter().map(|item| item_element(item, element_type, relation).ok());
+                elements
+                    .enumerate()
+                    .filter_map(|(at, element)| Some((element?, at)))
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .collect()
             };
-            let (left, right) = (index(&before), index(&after));
+            let (left, right) = (index(before), index(after));
             for element in left.keys().chain(right.keys().filter(|e| !left.contains_key(*e))) {
-                let first =
-                    |map: &BTreeMap<Element, Vec<usize>>| map.get(element).and_then(|v| v.first()).copied();
+                let old_item = left.get(element).and_then(|i| before.get(*i));
+                let new_item = right.get(element).and_then(|i| after.get(*i));
+                if old_item == new_item {
+                    continue;
+                }
                 path.push(element.clone());
-                let old_item = first(&left).and_then(|i| before.get(i));
-                let new_item = first(&right).and_then(|i| after.get(i));
                 descend(old_item, new_item, element_type, path, out);
                 path.pop();
             }
@@ -296,14 +297,14 @@ fn descend(
         View::Map(fields) => {
             let before = old.and_then(Value::as_object);
             let after = new.and_then(Value::as_object);
-            let get = |map: Option<&'_ Map<String, Value>>, key: &str| map.and_then(|m| m.get(key)).cloned();
             let keys: std::collections::BTreeSet<&String> =
                 before.into_iter().chain(after).flat_map(Map::keys).collect();
             for key in keys {
                 path.push(Element::Field(key.clone()));
-                let (old_item, new_item) = (get(before, key), get(after, key));
+                let old_item = before.and_then(|m| m.get(key));
+                let new_item = after.and_then(|m| m.get(key));
                 if old_item != new_item {
-                    descend(old_item.as_ref(), new_item.as_ref(), fields.get(key).0, path, out);
+                    descend(old_item, new_item, fields.get(key).0, path, out);
                 }
                 path.pop();
             }

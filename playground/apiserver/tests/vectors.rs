@@ -3,6 +3,9 @@
 //! `<uid-N>` and `<rv-N>` are identifiers that must be equal where their symbols are; times, ages and allocated addresses may
 //! be any. A scenario may not fall below the number of equal steps in `tests/vectors/EXCEPTIONS.txt`.
 
+// A test that meets something unexpected stops there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use apiserver::{Config, Server};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Map, Value};

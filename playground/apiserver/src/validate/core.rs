@@ -21,16 +21,11 @@ pub fn check(resource: &Resource, object: &Value, causes: &mut Vec<Cause>) {
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
             crate::admission::policy_causes(object, causes);
         }
-        ("policy", "poddisruptionbudgets") => {
-            if object["spec"]["minAvailable"] != Value::Null
-                && object["spec"]["maxUnavailable"] != Value::Null
-            {
-                causes.push(Cause::invalid(
-                    "spec",
-                    &object["spec"],
-                    "minAvailable and maxUnavailable cannot be both set",
-                ));
-            }
+        ("policy", "poddisruptionbudgets")
+            if !object["spec"]["minAvailable"].is_null() && !object["spec"]["maxUnavailable"].is_null() =>
+        {
+            let detail = "minAvailable and maxUnavailable cannot be both set";
+            causes.push(Cause::invalid("spec", &object["spec"], detail));
         }
         _ => {}
     }

@@ -36,12 +36,12 @@ pub fn check(resource: &Resource, new: &Value, old: &Value) -> Vec<Cause> {
         ("", "services") => service(new, old, &mut causes),
         ("", "persistentvolumeclaims") => claim(new, old, &mut causes),
         ("", "pods") => pod(new, old, &mut causes),
-        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
-            if new["roleRef"] != old["roleRef"] {
-                let reference = &new["roleRef"];
-                let shown = json!({"APIGroup": reference["apiGroup"], "Kind": reference["kind"], "Name": reference["name"]});
-                causes.push(Cause::invalid("roleRef", &shown, "cannot change roleRef"));
-            }
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings")
+            if new["roleRef"] != old["roleRef"] =>
+        {
+            let reference = &new["roleRef"];
+            let shown = json!({"APIGroup": reference["apiGroup"], "Kind": reference["kind"], "Name": reference["name"]});
+            causes.push(Cause::invalid("roleRef", &shown, "cannot change roleRef"));
         }
         ("storage.k8s.io", "storageclasses") => {
             for key in ["provisioner", "reclaimPolicy", "volumeBindingMode", "parameters"] {

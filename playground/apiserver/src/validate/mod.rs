@@ -58,10 +58,10 @@ fn enumerations(object: &Value, ty: &Struct, path: &str, causes: &mut Vec<Cause>
         }
         let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match (&*field.ty, value) {
-            (Type::String, Value::String(text)) if !field.allowed.is_empty() && !text.is_empty() => {
-                if !field.allowed.contains(text) {
-                    causes.push(Cause::unsupported(below, value, &field.allowed));
-                }
+            (Type::String, Value::String(text))
+                if !field.allowed.is_empty() && !text.is_empty() && !field.allowed.contains(text) =>
+            {
+                causes.push(Cause::unsupported(below, value, &field.allowed));
             }
             (Type::Struct(inner), Value::Object(_)) => enumerations(value, inner, &below, causes),
             (Type::List(list), Value::Array(items)) => {
