@@ -7,6 +7,7 @@ use crate::schema::{Type, table::TABLE};
 use crate::status::{About, Refusal};
 use crate::store::Store;
 use crate::{convert, time};
+use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -21,7 +22,7 @@ pub struct App {
     store: RwLock<Store>,
     catalogue: RwLock<Arc<Catalogue>>,
     random: Mutex<u64>,
-    tokens: Mutex<HashMap<String, User>>,
+    tokens: Mutex<HashMap<String, (User, Timestamp)>>,
 }
 
 impl App {
@@ -66,9 +67,26 @@ impl App {
         *guard = Arc::new(next);
     }
 
-    /// Tokens that were issued, with the users they stand for.
-    pub fn tokens(&self) -> MutexGuard<'_, HashMap<String, User>> {
+    fn tokens(&self) -> MutexGuard<'_, HashMap<String, (User, Timestamp)>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whom a bearer token stands for; `None` when it was not issued here or has expired.
+    pub fn user_of(&self, token: &str) -> Option<User> {
+        if token == self.admin_token {
+            return Some(User::admin());
+        }
+        self.tokens().get(token).filter(|(_, end)| *end > time::now()).map(|(user, _)| user.clone())
+    }
+
+    /// Issues a token that is good until `end`.
+    pub fn issue(&self, user: User, end: Timestamp) -> String {
+        let token = format!("{}.{}", self.uid(), self.uid());
+        let mut tokens = self.tokens();
+        let now = time::now();
+        tokens.retain(|_, (_, end)| *end > now);
+        tokens.insert(token.clone(), (user, end));
+        token
     }
 
     /// The next 64 random bits of this server's sequence (SplitMix64; the seed makes runs repeatable).

@@ -46,8 +46,7 @@ impl User {
 /// Finds out who sends a request: its token, then whom it impersonates.
 pub fn authenticate(app: &App, request: &Request) -> Result<User, Refusal> {
     let user = match request.header("authorization").strip_prefix("Bearer ") {
-        Some(token) if token == app.admin_token => User::admin(),
-        Some(token) => app.tokens().get(token).cloned().ok_or_else(Refusal::unauthorized)?,
+        Some(token) => app.user_of(token).ok_or_else(Refusal::unauthorized)?,
         None if app.config.anonymous_admin => User::admin(),
         None => User::anonymous(),
     };

@@ -244,25 +244,21 @@ const SHORTEST: i64 = 600;
 pub fn token(call: &mut Call<'_>) -> Result<Value, Refusal> {
     let ty = App::named_type("authentication.v1.TokenRequest");
     let mut request = call.read(&ty, "authentication.k8s.io/v1", "TokenRequest")?;
-    let live = call.live()?;
+    call.live()?;
     let wanted = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
     if wanted < SHORTEST {
         let detail = "may not specify a duration less than 10 minutes";
         let cause = Cause::invalid("spec.expirationSeconds", &json!(wanted), detail);
         return Err(Refusal::invalid("authentication.k8s.io", "TokenRequest", "", vec![cause]));
     }
-    let token = format!("{}.{}", call.app.uid(), call.app.uid());
-    let user = User::service_account(&call.target.namespace, &call.target.name);
-    if !call.dry_run() {
-        call.app.tokens().insert(token.clone(), user);
-    }
     let end = time::now()
         .checked_add(jiff::SignedDuration::from_secs(wanted.min(86_400)))
         .unwrap_or_else(|_| time::now());
+    let user = User::service_account(&call.target.namespace, &call.target.name);
+    let token = if call.dry_run() { String::new() } else { call.app.issue(user, end) };
     request["metadata"] = json!({"name": call.target.name, "namespace": call.target.namespace,
         "creationTimestamp": call.app.now()});
     request["spec"]["expirationSeconds"] = wanted.into();
     request["status"] = json!({"token": token, "expirationTimestamp": time::seconds(end)});
-    let _ = live;
     Ok(request)
 }

@@ -125,7 +125,10 @@ fn convert(schema: &Value, depth: usize) -> Type {
             let element = Arc::new(convert(&schema["items"], depth + 1));
             Type::List(List { element, relation, merge_key: None, merge: false })
         }
-        // Scalars are checked against the schema itself, with errors of their own.
+        Some("string") => Type::String,
+        Some("integer") => Type::Integer { bits: 64 },
+        Some("number") => Type::Number,
+        Some("boolean") => Type::Boolean,
         _ => Type::Any,
     }
 }
