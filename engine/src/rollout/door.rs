@@ -9,9 +9,21 @@ use super::transition::Reason;
 use crate::object::Digest;
 
 impl Turn {
-    /// The source gives this release now.
+    /// The source gives this release now. That it gives one again is news of its own only if nothing else
+    /// follows from it.
     pub(super) fn candidate(&mut self, release: &Release) {
-        self.source_recovered();
+        let problem = self.rollout.source_problem.take();
+        let told = self.rollout.sequence;
+        self.weigh(release);
+        if self.rollout.sequence == told
+            && self.rollout.checking.is_none()
+            && let Some(problem) = problem
+        {
+            self.recovered(&problem);
+        }
+    }
+
+    fn weigh(&mut self, release: &Release) {
         let digest = release.digest;
         let is = |other: &Option<Release>| other.as_ref().is_some_and(|other| other.digest == digest);
         if is(&self.rollout.checking) {

@@ -101,14 +101,18 @@ impl Turn {
         }
     }
 
-    pub(super) fn source_recovered(&mut self) {
+    fn source_recovered(&mut self) {
         if let Some(problem) = self.rollout.source_problem.take() {
-            let message = format!("the source gives a bundle again, after {}", problem.reason);
-            if problem.commit_at_fault {
-                self.announce(Reason::SourceRecovered, self.rollout.phase, message, "git");
-            } else {
-                self.warn("SourceRecovered", message);
-            }
+            self.recovered(&problem);
+        }
+    }
+
+    pub(super) fn recovered(&mut self, problem: &SourceProblem) {
+        let message = format!("the source gives a bundle again, after {}", problem.reason);
+        if problem.commit_at_fault {
+            self.announce(Reason::SourceRecovered, self.rollout.phase, message, "git");
+        } else {
+            self.warn("SourceRecovered", message);
         }
     }
 
@@ -187,14 +191,22 @@ impl Turn {
         rollout.sequence += 1;
         let release = match reason {
             Reason::Held => rollout.held.as_ref().map(|held| held.release.clone()),
-            Reason::SourceFailed | Reason::SourceRecovered | Reason::DriftCorrected => {
-                rollout.serving().cloned()
-            }
+            // About no release: the commit at fault made none.
+            Reason::SourceFailed | Reason::SourceRecovered => None,
+            Reason::DriftCorrected => rollout.serving().cloned(),
             Reason::Settled | Reason::RevisionAdvanced => rollout.settled.clone(),
             _ => rollout.target.clone(),
         };
-        let gates =
-            rollout.gates.iter().zip(&rollout.settings.gates).map(|(run, gate)| run.report(gate)).collect();
+        let about_gates = !matches!(
+            reason,
+            Reason::Held
+                | Reason::SourceFailed
+                | Reason::SourceRecovered
+                | Reason::DriftCorrected
+                | Reason::RevisionAdvanced
+        );
+        let runs = rollout.gates.iter().zip(&rollout.settings.gates).filter(|_| about_gates);
+        let gates = runs.map(|(run, gate)| run.report(gate)).collect();
         let transition = Transition {
             sequence: rollout.sequence,
             at: self.now,
