@@ -2,17 +2,21 @@
 
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, ObjectReference, PersistentVolume, PersistentVolumeClaim,
-    PersistentVolumeClaimStatus, PersistentVolumeSpec, PersistentVolumeStatus,
+    PersistentVolumeClaimStatus, PersistentVolumeSpec, PersistentVolumeStatus, Pod,
 };
 use kube::Api;
-use kube::api::{DeleteParams, ObjectMeta, Preconditions};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 
 use crate::Error;
 use crate::cluster::Cluster;
 use crate::error::Attempt;
 use crate::meta::{self, Key};
 use crate::queue::Outcome;
-use crate::writer::post;
+use crate::writer::{FIELD_MANAGER, post};
+
+/// Finalizers that the API server gives to claims and volumes.
+const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 
 /// The volume made for a claim.
 fn volume_for(claim: &PersistentVolumeClaim) -> PersistentVolume {
@@ -57,7 +61,7 @@ pub(crate) async fn reconcile(cluster: &Cluster, key: &Key) -> Result<Outcome, E
         return Ok(Outcome::Settled);
     };
     if meta::is_deleting(claim.as_ref()) {
-        return Ok(Outcome::Settled);
+        return let_go(cluster, &claim).await;
     }
     let wanted = volume_for(&claim);
     let present =
@@ -108,6 +112,42 @@ pub(crate) async fn reconcile(cluster: &Cluster, key: &Key) -> Result<Outcome, E
     Ok(Outcome::Settled)
 }
 
+/// The names of the claims that the pod mounts.
+pub(crate) fn claims_of(pod: &Pod) -> impl Iterator<Item = &str> {
+    pod.spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten())
+        .filter_map(|volume| volume.persistent_volume_claim.as_ref())
+        .map(|source| source.claim_name.as_str())
+}
+
+/// Lets a deleted claim go as soon as no pod uses it (Kubernetes' protection of volumes in use).
+async fn let_go(cluster: &Cluster, claim: &PersistentVolumeClaim) -> Result<Outcome, Error> {
+    let Some(kept) = without(claim.metadata.finalizers.as_ref(), CLAIM_PROTECTION) else {
+        return Ok(Outcome::Settled);
+    };
+    let pods = cluster.pods.store.in_namespace(meta::namespace(claim));
+    let used = pods
+        .iter()
+        .any(|pod| !meta::is_terminal(pod) && claims_of(pod).any(|name| name == meta::name(claim)));
+    if !used {
+        let patch = serde_json::json!({"metadata": {
+            "uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version, "finalizers": kept,
+        }});
+        match cluster.claims.merge(claim, &patch).await {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(Outcome::Settled)
+}
+
+/// The finalizers without that one; none if it is not among them.
+fn without(finalizers: Option<&Vec<String>>, name: &str) -> Option<Vec<String>> {
+    let all = finalizers.filter(|all| all.iter().any(|finalizer| finalizer == name))?;
+    Some(all.iter().filter(|finalizer| *finalizer != name).cloned().collect())
+}
+
 /// Deletes a volume whose claim is gone, if it was made for that claim.
 pub(crate) async fn reconcile_volume(cluster: &Cluster, name: &str) -> Result<Outcome, Error> {
     let Some(volume) = cluster.volumes.get("", name) else { return Ok(Outcome::Settled) };
@@ -124,6 +164,21 @@ pub(crate) async fn reconcile_volume(cluster: &Cluster, name: &str) -> Result<Ou
         return Ok(Outcome::Settled);
     }
     let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    if meta::is_deleting(volume.as_ref()) {
+        if let Some(kept) = without(volume.metadata.finalizers.as_ref(), VOLUME_PROTECTION) {
+            let patch = serde_json::json!({"metadata": {
+                "uid": volume.metadata.uid, "resourceVersion": volume.metadata.resource_version, "finalizers": kept,
+            }});
+            let params =
+                PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            let answer = volumes.patch_metadata(name, &params, &Patch::Merge(&patch)).await;
+            match answer.attempt(|| format!("let volume {name} go")) {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        return Ok(Outcome::Settled);
+    }
     let preconditions = Preconditions { uid: volume.metadata.uid.clone(), resource_version: None };
     let answer = volumes.delete(name, &DeleteParams::default().preconditions(preconditions)).await;
     match answer.attempt(|| format!("delete volume {name}")) {

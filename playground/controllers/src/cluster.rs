@@ -190,6 +190,13 @@ fn connect_pods(cluster: &Cluster, queues: &Queues) {
                 _ => {}
             }
         }
+        // A claim that is being deleted waits for the end of the last pod that mounts it.
+        if let Some(pod) = change.last().filter(|pod| change.new.is_none() || meta::is_terminal(pod)) {
+            for name in crate::claims::claims_of(pod) {
+                to.claims
+                    .add(Key { namespace: meta::namespace(pod.as_ref()).to_owned(), name: name.to_owned() });
+            }
+        }
         // A change of the last known state only: a pod that was bound or has ended frees or takes room.
         if let Some(pod) = &change.new
             && crate::scheduler::waits(pod)

@@ -30,12 +30,14 @@ pub(crate) fn selects(service: &Service, pod: &Pod) -> bool {
         && selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
 }
 
+/// What makes two pods belong to one slice: the names and numbers of their ports.
+type PortKey = Vec<(Option<String>, Option<i32>)>;
+
 /// The slices that a Service needs, given the pods of its namespace: one group per distinct set of target ports.
 pub(crate) fn slices(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSlice> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let mut groups: BTreeMap<Vec<(Option<String>, Option<i32>)>, (Vec<EndpointPort>, Vec<Endpoint>)> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<PortKey, (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
     for pod in pods {
         let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).unwrap_or_default();
         if address.is_empty() || meta::is_terminal(pod) || !selects(service, pod) {

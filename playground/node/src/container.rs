@@ -27,17 +27,6 @@ pub(crate) enum Finish {
     Failed,
 }
 
-/// Waits until a sidecar has started, or the pod has to go.
-pub(crate) async fn started(worker: &Worker, name: &str) {
-    let mut looked = tokio::time::interval(Duration::from_millis(5));
-    loop {
-        if worker.is_stopping() || worker.record(name).is_none_or(|record| record.started) {
-            return;
-        }
-        looked.tick().await;
-    }
-}
-
 /// Runs a container until it is not to be restarted.
 pub(crate) async fn run(worker: Arc<Worker>, mounts: Arc<Mounts>, name: String) -> Finish {
     let runner = Runner { worker, mounts, name };
@@ -211,6 +200,7 @@ impl Runner {
         );
         let process = logs::create(&path, restarts > 0)
             .and_then(|log| self.worker.context.processes.start(&target.command, Some(log)));
+        let _running = logs::Running::mark(&path);
         let since = Timestamp::now();
         let mut process = match process {
             Ok(process) => process,

@@ -40,5 +40,6 @@ mod volumes;
 pub use config::Config;
 pub use error::Error;
 pub use images::{ImageMap, Program};
-pub use node::{Node, log_path, previous_log_path};
+pub use logs::{LogOptions, Logs};
+pub use node::Node;
 pub use process::reap;

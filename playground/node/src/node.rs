@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::pod::{self, Orders, Worker};
 use crate::process::{Processes, absolute, reap};
 use crate::proxy::{Ingress, Rules, ServiceProxy, Table, serve};
-use crate::{Config, logs, register};
+use crate::{Config, Logs, logs, register};
 
 /// How long processes get to end when the node stops.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -82,7 +82,7 @@ impl Node {
             allocatable: capacity,
             config,
         });
-        let pods = Arc::new(Pods { running: Mutex::default() });
+        let pods = Arc::new(Pods::default());
         let node =
             Node { root: context.config.root.clone(), ingress_address, pods: Arc::clone(&pods), tasks };
         Ok(node.begin(&context, slices, listener).await)
@@ -161,7 +161,12 @@ impl Node {
     /// The file that a container's present run writes its output to. That of the run before is next to it, with
     /// the extension `previous.log`. The file exists once the container has started.
     pub fn log_path(&self, namespace: &str, pod: &str, container: &str) -> PathBuf {
-        log_path(&self.root, namespace, pod, container)
+        logs::path(&self.root, namespace, pod, container)
+    }
+
+    /// The output of this node's containers.
+    pub fn logs(&self) -> Logs {
+        Logs::new(&self.root)
     }
 
     /// Ends every process, SIGTERM first, and returns when none is left. The objects stay as they are.
@@ -178,25 +183,23 @@ impl Node {
     }
 }
 
-/// The file that a container writes its output to, for a node with this state folder.
-pub fn log_path(root: &Path, namespace: &str, pod: &str, container: &str) -> PathBuf {
-    logs::path(root, namespace, pod, container)
-}
-
-/// The log of the run before the present one, given the present one's.
-pub fn previous_log_path(path: &Path) -> PathBuf {
-    logs::previous(path)
-}
-
 impl Drop for Node {
     fn drop(&mut self) {
         self.pods.abort_all();
     }
 }
 
-/// The pods that this node runs, by uid.
+/// The pods that this node runs.
+#[derive(Default)]
 struct Pods {
-    running: Mutex<HashMap<String, Running>>,
+    running: Mutex<Tasks>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    by_uid: HashMap<String, Running>,
+    /// Set when the node stops: nothing is started any more.
+    closed: bool,
 }
 
 struct Running {
@@ -222,11 +225,14 @@ impl Pods {
             Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
         });
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = running.get(&uid) {
+        if let Some(known) = running.by_uid.get(&uid) {
             known.orders.send_modify(|orders| {
                 orders.pod = Arc::clone(pod);
                 orders.grace = grace;
             });
+            return;
+        }
+        if running.closed {
             return;
         }
         let Some(ip) = context.addresses.take() else {
@@ -239,16 +245,16 @@ impl Pods {
         let task = tokio::spawn(async move {
             pod::run(worker).await;
             if let Some(pods) = pods.upgrade() {
-                pods.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&own);
+                pods.running.lock().unwrap_or_else(PoisonError::into_inner).by_uid.remove(&own);
             }
         });
-        running.insert(uid, Running { orders, task });
+        running.by_uid.insert(uid, Running { orders, task });
     }
 
     /// The object is gone, by force or because this node has taken it off itself.
     fn vanish(&self, pod: &Pod) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = pod.metadata.uid.as_ref().and_then(|uid| running.get(uid)) {
+        if let Some(known) = pod.metadata.uid.as_ref().and_then(|uid| running.by_uid.get(uid)) {
             known.orders.send_modify(|orders| {
                 orders.vanished = true;
                 orders.grace = Some(Duration::ZERO);
@@ -266,11 +272,14 @@ impl Pods {
             });
             running.task
         };
-        running.drain().map(|(_, running)| stop(running)).collect()
+        running.closed = true;
+        running.by_uid.drain().map(|(_, running)| stop(running)).collect()
     }
 
     fn abort_all(&self) {
-        for running in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.closed = true;
+        for running in running.by_uid.values() {
             running.task.abort();
         }
     }

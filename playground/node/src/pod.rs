@@ -45,6 +45,8 @@ pub(crate) struct Worker {
     pub ip: Ipv4Addr,
     pub stop: watch::Sender<Option<Stop>>,
     records: Mutex<Records>,
+    /// Counts changes of the records.
+    changed: watch::Sender<u64>,
     dirty: Notify,
     published: AsyncMutex<Option<PodStatus>>,
     start: Timestamp,
@@ -83,6 +85,7 @@ impl Worker {
             ip,
             stop: watch::Sender::new(None),
             records: Mutex::new(records),
+            changed: watch::Sender::new(0),
             dirty: Notify::new(),
             published: AsyncMutex::new(None),
             start: Timestamp::now(),
@@ -112,7 +115,23 @@ impl Worker {
         };
         // The proxies on this node learn it here, long before the API server tells them.
         self.context.table.set_ready(self.ip, ready);
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
         self.dirty.notify_one();
+    }
+
+    /// Waits until what is known of a container is as `test` says, or the pod is told to go.
+    pub async fn until(&self, container: &str, test: impl Fn(&Record) -> bool) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if self.record(container).is_none_or(|record| test(&record)) {
+                return;
+            }
+            tokio::select! {
+                _ = self.stopped() => return,
+                result = changed.changed() => if result.is_err() { return },
+            }
+        }
     }
 
     /// A copy of what is known of a container.
@@ -257,7 +276,7 @@ async fn live(worker: &Arc<Worker>) {
         let run = container::run(Arc::clone(worker), Arc::clone(&mounts), init.name.clone());
         if is_sidecar(init) {
             running.spawn(run);
-            container::started(worker, &init.name).await;
+            worker.until(&init.name, |record| record.started).await;
         } else if run.await != Finish::Succeeded {
             running.shutdown().await;
             return;
@@ -279,9 +298,10 @@ async fn live(worker: &Arc<Worker>) {
         }
     }
     // Volumes from ConfigMaps and Secrets follow their sources while the pod runs.
-    let follow = tokio::spawn(follow_sources(Arc::clone(worker)));
+    let mut follow = JoinSet::new();
+    follow.spawn(follow_sources(Arc::clone(worker)));
     while main.join_next().await.is_some() {}
-    follow.abort();
+    follow.shutdown().await;
     // Sidecars end after the others, also those of a finished pod.
     if !worker.is_stopping() {
         running.shutdown().await;

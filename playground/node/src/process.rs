@@ -34,7 +34,7 @@ pub(crate) struct Processes {
     root: PathBuf,
     groups: Mutex<BTreeSet<i32>>,
     /// Its standard input is held open as long as this lives.
-    _watchdog: std::process::Child,
+    watchdog: std::process::Child,
 }
 
 impl Processes {
@@ -54,7 +54,7 @@ impl Processes {
             // Away from the terminal's Ctrl-C.
             .process_group(0)
             .spawn()?;
-        Ok(Processes { root: root.to_owned(), groups: Mutex::default(), _watchdog: watchdog })
+        Ok(Processes { root: root.to_owned(), groups: Mutex::default(), watchdog })
     }
 
     /// Starts a process as the leader of a new group, with output to `log`.
@@ -103,6 +103,16 @@ impl Processes {
         let (path, next) = (list_path(&self.root), self.root.join("pids.next"));
         std::fs::write(&next, text)?;
         std::fs::rename(next, path)
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // The end of its input makes the watchdog kill what is left and end.
+        drop(self.watchdog.stdin.take());
+        if let Err(error) = self.watchdog.wait() {
+            tracing::warn!(%error, "the watchdog could not be waited for");
+        }
     }
 }
 

@@ -175,7 +175,7 @@ impl<'a> Rollout<'a> {
             Strategy::Recreate => self.wanted,
             Strategy::Rolling { surge, .. } => {
                 let limit = self.wanted.saturating_add(surge);
-                let total: i32 = self.members().map(Member::size).sum();
+                let total = sum(self.members().map(Member::size));
                 if total >= limit {
                     return present;
                 }
@@ -200,11 +200,11 @@ impl<'a> Rollout<'a> {
     }
 
     fn shrink_old(&mut self) -> bool {
-        let old: i32 = self.old.iter().map(Member::size).sum();
+        let old = sum(self.old.iter().map(Member::size));
         if old == 0 {
             return false;
         }
-        let total: i32 = self.members().map(Member::size).sum();
+        let total = sum(self.members().map(Member::size));
         let least = self.wanted - self.strategy.unavailable();
         let new_unavailable = self.new.as_ref().map_or(0, |new| new.size() - new.available());
         let most = total - least - new_unavailable;
@@ -222,7 +222,7 @@ impl<'a> Rollout<'a> {
                 gone += step;
             }
         }
-        let available: i32 = self.members().map(Member::available).sum();
+        let available = sum(self.members().map(Member::available));
         let mut excess = available - least;
         let mut moved = gone > 0;
         for index in 0..self.old.len() {
@@ -308,6 +308,11 @@ impl<'a> Rollout<'a> {
         }
         Plan { writes, status, again, events: self.events }
     }
+}
+
+/// The sum of counts, whatever their authors wrote.
+pub(crate) fn sum(counts: impl Iterator<Item = i32>) -> i32 {
+    counts.fold(0, i32::saturating_add)
 }
 
 fn resize(member: &mut Member, size: i32, wanted: i32, surge: i32, events: &mut Vec<String>) -> bool {

@@ -1,7 +1,7 @@
 //! A changed number of replicas, spread over the ReplicaSets that run at the moment.
 
 use super::math::Strategy;
-use super::plan::{Member, Rollout};
+use super::plan::{Member, Rollout, sum};
 use super::revision;
 
 impl Rollout<'_> {
@@ -52,7 +52,7 @@ impl Rollout<'_> {
 
     fn scale_in_proportion(&mut self) {
         let Strategy::Rolling { surge, .. } = self.strategy else { return };
-        let total: i32 = self.members().map(Member::size).sum();
+        let total = sum(self.members().map(Member::size));
         let allowed = if self.wanted > 0 { self.wanted.saturating_add(surge) } else { 0 };
         let add = allowed - total;
         // `None` stands for the new ReplicaSet, which is the newest.

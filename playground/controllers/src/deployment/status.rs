@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus};
 
 use super::math::replicas;
-use super::plan::{Member, Rollout};
+use super::plan::{Member, Rollout, sum};
 use crate::meta;
 
 const COMPLETE: &str = "NewReplicaSetAvailable";
@@ -135,15 +135,15 @@ pub(crate) fn of(rollout: &Rollout, mut conditions: Conditions) -> (DeploymentSt
 }
 
 fn counts(rollout: &Rollout, before: &DeploymentStatus) -> DeploymentStatus {
-    let total: i32 = rollout.members().map(Member::size).sum();
-    let available: i32 = rollout.members().map(Member::available).sum();
-    let ready: i32 = rollout.members().filter_map(|member| member.set.status.as_ref()?.ready_replicas).sum();
-    let terminating: i32 =
-        rollout.members().filter_map(|member| member.set.status.as_ref()?.terminating_replicas).sum();
+    let total = sum(rollout.members().map(Member::size));
+    let available = sum(rollout.members().map(Member::available));
+    let ready = sum(rollout.members().filter_map(|member| member.set.status.as_ref()?.ready_replicas));
+    let terminating =
+        sum(rollout.members().filter_map(|member| member.set.status.as_ref()?.terminating_replicas));
     let count = |value: i32| Some(value).filter(|value| *value != 0);
     DeploymentStatus {
         observed_generation: rollout.deployment.metadata.generation,
-        replicas: count(rollout.members().map(Member::pods).sum()),
+        replicas: count(sum(rollout.members().map(Member::pods))),
         updated_replicas: count(rollout.new.as_ref().map_or(0, Member::pods)),
         ready_replicas: count(ready),
         available_replicas: count(available),

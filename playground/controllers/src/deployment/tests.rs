@@ -311,3 +311,18 @@ fn unhealthy_old_pods_go_before_healthy_ones() {
     assert_eq!(world.size("bad"), 0, "{:?}", world.sizes());
     assert!(world.size("v1") >= 2);
 }
+
+#[test]
+fn absurd_numbers_are_survived() {
+    let mut world = World::new(rolling(i32::MAX, json!("1000%"), json!("100%")));
+    world.image("v1");
+    world.step();
+    world.pods_ready();
+    world.image("v2");
+    world.step();
+    world.edit(json!({"replicas": -5, "minReadySeconds": i32::MAX, "progressDeadlineSeconds": -1}));
+    world.step();
+    world.edit(json!({"replicas": i32::MAX, "paused": true}));
+    world.step();
+    assert_eq!(world.deployment.status.unwrap().observed_generation, world.deployment.metadata.generation);
+}

@@ -95,11 +95,11 @@ impl Resources {
                 keep
             });
             for (key, kind) in present {
-                if !watched.contains_key(&key) {
+                watched.entry(key).or_insert_with(|| {
                     let watch = self.watch(Arc::new(kind));
                     added.push(Arc::clone(&watch.store));
-                    watched.insert(key, watch);
-                }
+                    watch
+                });
             }
         }
         for store in added {
