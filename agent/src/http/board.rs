@@ -75,7 +75,7 @@ section.bad{border-left-color:var(--bad)}.good b{color:var(--good)}.bad b{color:
 p{margin:.4rem 0;overflow-wrap:anywhere}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem .8rem;margin:.6rem 0}\
 dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}table{width:100%;border-collapse:collapse;font-size:.88rem}\
 th{text-align:left;color:var(--dim);font-weight:400}td,th{padding:.2rem .6rem .2rem 0;vertical-align:top;\
-border-top:1px solid var(--line);overflow-wrap:anywhere}td:first-child{white-space:nowrap}code{font-size:.92em}\
+border-top:1px solid var(--line);overflow-wrap:anywhere}th,td:first-child,td:nth-child(2):nth-last-child(2),td:nth-child(3):nth-last-child(2),td:nth-child(4){white-space:nowrap}code{font-size:.92em}\
 footer{color:var(--dim);font-size:.85rem}";
 
 /// The page. Everything in it that others wrote is escaped.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::object::Digest;
 use engine::plan::Marks;
@@ -24,6 +24,10 @@ use crate::api::{AuditTip, Environment, MessageState};
 use crate::cluster::{Error, PodWatch, StatusWriter, Subscription};
 use crate::retry::Backoff;
 use crate::source::SourceState;
+
+/// News of the gates' samples alone is stored this often: a canary of an hour must not cost a write for
+/// each sample.
+const SAMPLES_STORED_EVERY: Duration = Duration::from_secs(10);
 
 /// What reaches an environment's task from outside or from its own helpers.
 #[derive(Debug)]
@@ -69,6 +73,7 @@ pub struct Actor {
     pub(super) inbox: mpsc::UnboundedReceiver<Input>,
     /// What was stored last: nothing is written when nothing changed.
     pub(super) persisted: Option<Persisted>,
+    pub(super) stored_at: Instant,
     pub(super) status: StatusWriter,
     pub(super) source: Option<watch::Receiver<SourceState>>,
     pub(super) rendered: Option<Arc<Rendered>>,
@@ -143,6 +148,7 @@ impl Actor {
             sender,
             inbox,
             persisted: None,
+            stored_at: Instant::now(),
             status,
             source: None,
             rendered: None,
@@ -244,7 +250,12 @@ impl Actor {
             generation: self.environment.metadata.generation,
             undelivered: self.undelivered.clone(),
         };
-        if self.persisted.as_ref().is_some_and(|before| before.same(&status)) {
+        let fresh = self.stored_at.elapsed() < SAMPLES_STORED_EVERY;
+        if self
+            .persisted
+            .as_ref()
+            .is_some_and(|before| before.same(&status) || (fresh && before.same_but_for_samples(&status)))
+        {
             return Ok(());
         }
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
@@ -272,6 +283,7 @@ impl Actor {
             }
         }
         self.persisted = Some(status);
+        self.stored_at = Instant::now();
         Ok(())
     }
 
@@ -362,10 +374,10 @@ impl Actor {
 
     /// After a restart: what the cluster should hold, from the bundle that is kept there.
     async fn load_desired(&mut self) {
-        let Some(serving) = self.rollout.serving().map(|serving| serving.digest) else {
+        let Some(wanted) = self.rollout.wanted().map(|wanted| wanted.digest) else {
             return;
         };
-        match self.writer.load(&self.environment, serving, &self.rollout).await {
+        match self.writer.load(&self.environment, wanted, &self.rollout).await {
             Ok(desired) => {
                 self.services.claims.claim(&self.environment.key(), desired.refs().iter());
                 if self.rollout.phase.in_progress() {

@@ -47,14 +47,22 @@ pub struct Persisted {
 }
 
 impl Persisted {
+    /// Whether both are stored as the same text, but for the samples of gates.
+    pub fn same_but_for_samples(&self, other: &Self) -> bool {
+        self.same_around(other) && self.rollout.same_but_for_samples(&other.rollout)
+    }
+
     /// Whether both are stored as the same text.
     pub fn same(&self, other: &Self) -> bool {
+        self.same_around(other) && self.rollout.same_when_stored(&other.rollout)
+    }
+
+    fn same_around(&self, other: &Self) -> bool {
         self.audit == other.audit
             && self.messages == other.messages
             && self.handled == other.handled
             && self.generation == other.generation
             && self.undelivered == other.undelivered
-            && self.rollout.same_when_stored(&other.rollout)
     }
 
     /// The status, over the conditions that were there.

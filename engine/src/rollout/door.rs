@@ -76,6 +76,7 @@ impl Turn {
                 self.rollout.settled = Some(release.clone());
                 self.rollout.failure = None;
                 self.rollout.target = None;
+                self.rollout.gates.clear();
                 self.announce(Reason::RevisionAdvanced, Phase::Settled, message, "git");
             }
         }

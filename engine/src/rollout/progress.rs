@@ -96,7 +96,7 @@ impl Turn {
     }
 
     pub(super) fn health(&mut self, summary: &HealthSummary) {
-        if summary.digest != self.rollout.serving().map(|serving| serving.digest) {
+        if summary.digest != self.rollout.wanted().map(|wanted| wanted.digest) {
             return;
         }
         if !matches!(self.rollout.phase, Phase::Applying) {
@@ -232,8 +232,8 @@ impl Turn {
         if !self.rollout.written || self.rollout.gating || self.rollout.pruning {
             return;
         }
-        if let Some(serving) = self.rollout.serving() {
-            let digest = serving.digest;
+        if let Some(wanted) = self.rollout.wanted() {
+            let digest = wanted.digest;
             self.rollout.pruning = true;
             self.effects.push(Effect::Prune { digest });
         }

@@ -299,12 +299,21 @@ impl Rollout {
     }
 
     /// The bundle that the cluster should hold now: what drift is measured against.
-    pub fn serving(&self) -> Option<&Release> {
+    pub fn wanted(&self) -> Option<&Release> {
         match self.phase {
             Phase::Applying | Phase::Converging | Phase::Canary | Phase::Observing | Phase::Failed => {
                 self.target.as_ref()
             }
             _ => self.settled.as_ref(),
+        }
+    }
+
+    /// What most customers get: the baseline until a newer release settled. While nothing settled yet, and
+    /// after a failure that is not undone, it is the target.
+    pub fn serving(&self) -> Option<&Release> {
+        match self.phase {
+            Phase::Failed => self.target.as_ref(),
+            _ => self.settled.as_ref().or(self.target.as_ref()),
         }
     }
 
@@ -337,6 +346,13 @@ impl Rollout {
         let gates = self.gates.iter().filter(|_| self.gating).filter_map(GateRun::next_sample).min();
         let held = self.held.as_ref().filter(|_| self.checking.is_none()).and_then(|held| held.retry_at);
         [self.deadline, self.retry_at, gates, held].into_iter().flatten().min()
+    }
+
+    /// Whether they differ in the gates' samples only. Losing the newest samples in a crash costs time and
+    /// never a decision: a gate promotes on evidence that is there, and asks again for what is not.
+    pub fn same_but_for_samples(&self, other: &Self) -> bool {
+        let without = |rollout: &Self| Self { gates: Vec::new(), ..rollout.clone() };
+        without(self).same_when_stored(&without(other))
     }
 
     /// Whether both are stored as the same text.

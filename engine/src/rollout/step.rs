@@ -142,10 +142,10 @@ impl Turn {
         }
         let unwritten = matches!(self.rollout.phase, Phase::Applying | Phase::RollingBack | Phase::Observing)
             && !self.rollout.written;
-        let Some(serving) = self.rollout.serving().filter(|_| !unwritten) else {
+        let Some(wanted) = self.rollout.wanted().filter(|_| !unwritten) else {
             return;
         };
-        let digest = serving.digest;
+        let digest = wanted.digest;
         match self.rollout.settings.drift {
             Drift::Correct => {
                 self.effects.push(Effect::Apply { digest, mode: ApplyMode::Correct(objects.to_vec()) })
@@ -193,7 +193,7 @@ impl Turn {
             Reason::Held => rollout.held.as_ref().map(|held| held.release.clone()),
             // About no release: the commit at fault made none.
             Reason::SourceFailed | Reason::SourceRecovered => None,
-            Reason::DriftCorrected => rollout.serving().cloned(),
+            Reason::DriftCorrected => rollout.wanted().cloned(),
             Reason::Settled | Reason::RevisionAdvanced => rollout.settled.clone(),
             _ => rollout.target.clone(),
         };

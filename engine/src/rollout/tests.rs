@@ -109,12 +109,12 @@ impl Script {
     }
 
     fn ready(&mut self) -> Vec<Effect> {
-        let digest = self.rollout.serving().map(|s| s.digest);
+        let digest = self.rollout.wanted().map(|s| s.digest);
         self.feed(Event::Health(HealthSummary { digest, total: 3, ready: 3, ..HealthSummary::default() }))
     }
 
     fn unready(&mut self, reason: &str, final_: bool) -> Vec<Effect> {
-        let digest = self.rollout.serving().map(|s| s.digest);
+        let digest = self.rollout.wanted().map(|s| s.digest);
         let unready =
             vec![Unready { object: backend(), reason: reason.into(), message: format!("pod x: {reason}") }];
         let (progressing, failed) = if final_ { (vec![], unready) } else { (unready, vec![]) };
@@ -190,8 +190,8 @@ fn check_invariants(rollout: &Rollout) {
         }
         Phase::Held => {}
     }
-    if let Some(serving) = rollout.serving() {
-        assert!(rollout.bundles_needed().contains(&serving.digest));
+    if let Some(wanted) = rollout.wanted() {
+        assert!(rollout.bundles_needed().contains(&wanted.digest));
     }
     if rollout.phase == Phase::RolledBack {
         let target = rollout.target.as_ref().unwrap();
