@@ -16,6 +16,7 @@ mod decode;
 mod defaults;
 mod delete;
 mod discovery;
+mod escalation;
 mod expressions;
 mod fieldset;
 mod jsonpath;

@@ -9,7 +9,7 @@ use crate::schema::Type;
 use crate::schema::catalogue::Resource;
 use crate::status::{About, Cause, Refusal};
 use crate::store::{self, Object};
-use crate::{admission, body, convert, crd, defaults, patch, protobuf, strategy, validate};
+use crate::{admission, body, convert, crd, defaults, escalation, patch, protobuf, strategy, validate};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -294,6 +294,7 @@ impl<'a> Call<'a> {
         if !causes.is_empty() {
             return Err(Refusal::invalid(&resource.group, &resource.kind, &name, causes));
         }
+        escalation::check(self.app, self.user, self.target, &object)?;
         self.warnings.extend(admission::check(self, "CREATE", Some(&object), None)?);
         let key = if self.target.namespace.is_empty() {
             name.clone()
@@ -361,6 +362,7 @@ impl<'a> Call<'a> {
         if !causes.is_empty() {
             return Err(Refusal::invalid(&resource.group, &resource.kind, &self.target.name, causes));
         }
+        escalation::check(self.app, self.user, self.target, &new)?;
         self.warnings.extend(admission::check(self, "UPDATE", Some(&new), Some(old))?);
         let doomed = strategy::is_finished(resource, &new);
         if !doomed && strategy::same_but_times(&new, old) {

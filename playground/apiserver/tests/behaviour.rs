@@ -169,6 +169,36 @@ async fn roles_are_looked_at_for_impersonated_users() {
 }
 
 #[tokio::test]
+async fn nobody_grants_what_they_do_not_have() {
+    let cluster = Cluster::start().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let binding = json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "admin"},
+        "subjects": [{"kind": "User", "name": "ann"}]});
+    assert_eq!(cluster.post(&format!("{rbac}/rolebindings"), binding).await.0, 201);
+    let headers = [("impersonate-user", "ann"), ("content-type", "application/json")];
+    let role = |resource: &str| {
+        json!({"metadata": {"name": format!("r-{resource}")},
+            "rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]})
+    };
+    let roles = format!("{rbac}/roles");
+    let post = |path: String, body: Value| {
+        let (cluster, headers) = (&cluster, &headers);
+        async move { cluster.raw("POST", &path, headers, body.to_string().into_bytes()).await }
+    };
+    assert_eq!(post(roles.clone(), role("pods")).await.0, 201);
+    let (code, text) = post(roles, role("nodes")).await;
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(code, 403);
+    assert!(text.contains("attempting to grant RBAC permissions not currently held"), "{text}");
+    let bind = |name: &str| {
+        json!({"metadata": {"name": format!("as-{name}")}, "roleRef": {"kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "User", "name": "ben"}]})
+    };
+    assert_eq!(post(format!("{rbac}/rolebindings"), bind("view")).await.0, 201);
+    assert_eq!(post(format!("{rbac}/rolebindings"), bind("cluster-admin")).await.0, 403);
+}
+
+#[tokio::test]
 async fn pages_go_on_where_the_last_one_ended() {
     let cluster = Cluster::start().await;
     for n in 0..25 {
