@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use controllers::cache::Store;
 use controllers::events::Recorder;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::Client;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -27,7 +27,8 @@ pub(crate) struct Context {
     pub services: Arc<Store<Service>>,
     pub config_maps: Arc<Store<ConfigMap>>,
     pub secrets: Arc<Store<Secret>>,
-    /// Counts changes of ConfigMaps and Secrets, for those that wait for one.
+    pub claims: Arc<Store<PersistentVolumeClaim>>,
+    /// Counts changes of ConfigMaps, Secrets and claims, for those that wait for one.
     pub changed: Arc<watch::Sender<u64>>,
     pub table: Arc<Table>,
     pub addresses: Addresses,
@@ -40,9 +41,12 @@ impl Context {
         self.config.root.join("pods").join(safe(pod.metadata.uid.as_deref().unwrap_or_default()))
     }
 
-    /// The folder of a claim, which outlives pods.
-    pub fn claim_folder(&self, namespace: &str, claim: &str) -> PathBuf {
-        self.config.root.join("claims").join(safe(namespace)).join(safe(claim))
+    /// The folder of a claim, which outlives pods but not the claim: another one of the same name starts empty.
+    pub fn claim_folder(&self, claim: &PersistentVolumeClaim) -> PathBuf {
+        let part = |text: &Option<String>| safe(text.as_deref().unwrap_or_default());
+        let meta = &claim.metadata;
+        let name = format!("{}-{}", part(&meta.name), part(&meta.uid));
+        self.config.root.join("claims").join(part(&meta.namespace)).join(name)
     }
 
     /// The Services that a pod of the namespace may learn of.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use controllers::cache::{Change, Store, follow_all};
 use controllers::events::Recorder;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress as IngressObject;
 use kube::Client;
@@ -76,6 +76,7 @@ impl Node {
             services,
             config_maps: Arc::default(),
             secrets: Arc::default(),
+            claims: Arc::default(),
             changed: Arc::new(watch::Sender::new(0)),
             table,
             addresses: Addresses::new(config.pod_network, config.pod_network_prefix),
@@ -101,16 +102,28 @@ impl Node {
         notify_on_change(&context.services, &services_changed);
         count_changes::<ConfigMap>(&context.config_maps, &context.changed);
         count_changes::<Secret>(&context.secrets, &context.changed);
+        count_changes::<PersistentVolumeClaim>(&context.claims, &context.changed);
+        let owner = Arc::downgrade(context);
+        context.claims.on_change(move |change| {
+            if let (Some(gone), None, Some(context)) = (&change.old, &change.new, owner.upgrade()) {
+                let folder = context.claim_folder(gone);
+                if let Err(error) = remove_folder(&folder) {
+                    tracing::warn!(%error, folder = %folder.display(), "a claim's folder could not be removed");
+                }
+            }
+        });
 
         self.follow(follow_all(client(), Arc::clone(&context.services)));
         self.follow(follow_all(client(), slices));
         self.follow(follow_all(client(), Arc::clone(&ingresses)));
         self.follow(follow_all(client(), Arc::clone(&context.config_maps)));
         self.follow(follow_all(client(), Arc::clone(&context.secrets)));
+        self.follow(follow_all(client(), Arc::clone(&context.claims)));
         // A pod is started with the environment that exists, so the rest must be known first.
         context.services.wait_synced().await;
         context.config_maps.wait_synced().await;
         context.secrets.wait_synced().await;
+        context.claims.wait_synced().await;
         ingresses.wait_synced().await;
 
         let ingress = Arc::new(Ingress::new(Arc::clone(&context.table)));

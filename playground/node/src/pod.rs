@@ -360,7 +360,11 @@ fn make_volumes(worker: &Worker) -> Result<Mounts, String> {
                 folder
             }
             Content::Scratch => base.join(crate::context::safe(&volume.name)),
-            Content::Claim(claim) => context.claim_folder(namespace, &claim),
+            Content::Claim(claim) => {
+                let found = context.claims.get(namespace, &claim);
+                let found = found.ok_or_else(|| format!("persistentvolumeclaim \"{claim}\" not found"))?;
+                context.claim_folder(&found)
+            }
             Content::Host(path) => path,
         };
         if volume.host_path.is_none() {
