@@ -129,9 +129,8 @@ async fn resource(
         }
         ("", "create") if resource.is("", "bindings") => return Err(Refusal::method_not_allowed()),
         ("", "create") => (201, call.create()?.object),
-        ("" | "status" | "finalize", "update") => (200, call.update()?.object),
-        ("" | "status", "patch") => {
-            let written = call.patch()?;
+        ("" | "status" | "finalize", "update") | ("" | "status", "patch") => {
+            let written = if verb == "update" { call.update()? } else { call.patch()? };
             (if written.created { 201 } else { 200 }, written.object)
         }
         ("", "delete") => match delete::delete(&call, &Options::read(&call)?)? {

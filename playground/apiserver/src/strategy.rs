@@ -251,6 +251,7 @@ pub fn before_update(resource: &Resource, subresource: &str, new: &mut Value, ol
             match (resource.group.as_str(), resource.plural.as_str()) {
                 ("", "services") => keep_allocated(new, old),
                 ("", "namespaces") => new["spec"] = old["spec"].clone(),
+                ("apiextensions.k8s.io", "customresourcedefinitions") => remember_stored(new),
                 _ => {}
             }
         }
@@ -293,6 +294,30 @@ fn keep_all_but_status(resource: &Resource, new: &mut Value, old: &Value) {
         None => remove_meta(&mut out, "managedFields"),
     }
     *new = out;
+}
+
+/// A definition remembers every version that objects were ever stored in.
+fn remember_stored(definition: &mut Value) {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let current: Vec<Value> = versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).collect();
+    let mut stored = definition["status"]["storedVersions"].as_array().cloned().unwrap_or_default();
+    for version in current {
+        if !stored.contains(&version) {
+            stored.push(version);
+        }
+    }
+    if definition["status"].is_object() {
+        definition["status"]["storedVersions"] = stored.into();
+    }
+}
+
+/// Kinds that a PUT creates when they are missing.
+pub fn creates_on_update(resource: &Resource) -> bool {
+    match resource.group.as_str() {
+        "" => matches!(resource.plural.as_str(), "endpoints" | "events" | "limitranges" | "services"),
+        "coordination.k8s.io" | "rbac.authorization.k8s.io" => true,
+        _ => false,
+    }
 }
 
 /// A service keeps its allocated addresses and ports unless others are asked for.

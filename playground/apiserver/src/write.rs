@@ -411,6 +411,22 @@ impl<'a> Call<'a> {
         self.check_namespace_of(&mut sent)?;
         strategy::fold_write_only(resource, &mut sent);
         self.set_defaults(&mut sent)?;
+        let fresh = ["resourceVersion", "uid"]
+            .iter()
+            .all(|key| sent["metadata"][*key].as_str().is_none_or(str::is_empty));
+        if fresh
+            && self.target.subresource.is_empty()
+            && strategy::creates_on_update(&self.target.resource)
+            && self.app.store().get(&self.target.resource.table(), &self.target.key()).is_none()
+        {
+            self.app.check_namespace(&self.target.resource, &self.target.namespace, &self.target.name)?;
+            let mut new = sent.clone();
+            self.track(&self.empty(), &mut new);
+            match self.finish_create(new) {
+                Err(refusal) if refusal.reason == "AlreadyExists" => {}
+                result => return result,
+            }
+        }
         self.retry(|call, live, shown| {
             call.warnings.extend(warnings.iter().cloned());
             let uid = sent["metadata"]["uid"].as_str().unwrap_or_default();

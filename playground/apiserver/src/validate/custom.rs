@@ -107,6 +107,7 @@ fn walk(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Ve
             allowed.iter().map(|a| a.as_str().map_or(a.to_string(), str::to_owned)).collect();
         causes.push(Cause::unsupported(path, value, &names));
     }
+    combinations(value, schema, path, depth, causes);
     match value {
         Value::String(text) => string(text, schema, path, causes),
         Value::Number(_) => number(value, schema, path, causes),
@@ -148,6 +149,36 @@ fn walk(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Ve
             }
         }
         _ => {}
+    }
+}
+
+/// `allOf`, `anyOf`, `oneOf` and `not`.
+fn combinations(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Vec<Cause>) {
+    let fits = |inner: &Value| {
+        let mut found = Vec::new();
+        walk(value, inner, path, depth + 1, &mut found);
+        found.is_empty()
+    };
+    let mut refuse = |detail: &str| {
+        causes.push(Cause::invalid(path, &json!(""), format!("{path:?} must {detail}")));
+    };
+    if let Value::Array(any) = &schema["anyOf"]
+        && !any.iter().any(fits)
+    {
+        refuse("validate at least one schema (anyOf)");
+    }
+    if let Value::Array(one) = &schema["oneOf"] {
+        match one.iter().filter(|inner| fits(inner)).count() {
+            0 => refuse("validate one and only one schema (oneOf). Found none valid"),
+            1 => {}
+            n => refuse(&format!("validate one and only one schema (oneOf). Found {n} valid alternatives")),
+        }
+    }
+    if schema["not"].is_object() && fits(&schema["not"]) {
+        refuse("not validate the schema (not)");
+    }
+    for inner in schema["allOf"].as_array().into_iter().flatten() {
+        walk(value, inner, path, depth + 1, causes);
     }
 }
 
@@ -250,5 +281,49 @@ fn lists(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut V
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(object: Value, spec: Value) -> Vec<String> {
+        let schema = json!({"type": "object", "properties": {"spec": spec}});
+        check(&object, None, &schema).into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect()
+    }
+
+    #[test]
+    fn alternatives() {
+        let spec = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+            "oneOf": [{"required": ["a"]}, {"required": ["b"]}]});
+        assert!(messages(json!({"spec": {"a": "x"}}), spec.clone()).is_empty());
+        assert_eq!(
+            messages(json!({"spec": {}}), spec),
+            [
+                "spec: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found none valid"
+            ]
+        );
+        let quantity =
+            json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]});
+        assert!(messages(json!({"spec": 1}), quantity.clone()).is_empty());
+        assert_eq!(messages(json!({"spec": true}), quantity).len(), 1);
+    }
+
+    #[test]
+    fn shapes_and_sizes() {
+        let spec = json!({"type": "array", "maxItems": 1, "items": {"type": "string", "minLength": 2, "pattern": "^[a-z]+$"}});
+        assert_eq!(
+            messages(json!({"spec": ["ab", "A"]}), spec),
+            [
+                "spec: Too many: 2: must have at most 1 items",
+                "spec[1]: Invalid value: \"A\": spec[1] in body should be at least 2 chars long",
+                "spec[1]: Invalid value: \"A\": spec[1] in body should match '^[a-z]+$'"
+            ]
+        );
+        assert_eq!(
+            messages(json!({"spec": {}}), json!({"type": "string"})),
+            ["spec: Invalid value: \"object\": spec in body must be of type string: \"object\""]
+        );
     }
 }
