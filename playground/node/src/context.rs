@@ -32,6 +32,7 @@ pub(crate) struct Context {
     pub changed: Arc<watch::Sender<u64>>,
     pub table: Arc<Table>,
     pub addresses: Addresses,
+    pub graveyard: crate::logs::Graveyard,
     pub allocatable: BTreeMap<String, f64>,
 }
 

@@ -3,9 +3,11 @@
 //! A process writes to its file itself, so its output costs the node nothing and survives it. The time of a line is
 //! therefore not known.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +18,7 @@ use crate::context::safe;
 
 /// Where a container's output goes.
 pub(crate) fn path(root: &Path, namespace: &str, pod: &str, container: &str) -> PathBuf {
-    root.join("logs").join(safe(namespace)).join(safe(pod)).join(format!("{}.log", safe(container)))
+    pod_folder(root, namespace, pod).join(format!("{}.log", safe(container)))
 }
 
 /// Where the output of the run before is kept.
@@ -63,6 +65,38 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// The logs of pods that are gone. The last ones are kept, for that is where one looks after a failure.
+#[derive(Default)]
+pub(crate) struct Graveyard {
+    folders: Mutex<VecDeque<PathBuf>>,
+}
+
+/// Pods whose logs outlive them.
+const REMEMBERED: usize = 100;
+
+impl Graveyard {
+    /// Keeps a gone pod's logs, and gives up those of the pod that went longest ago. `lives` says whether a folder
+    /// belongs to a living pod again.
+    pub fn bury(&self, folder: PathBuf, lives: impl Fn(&Path) -> bool) {
+        let given_up = {
+            let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+            folders.retain(|known| *known != folder);
+            folders.push_back(folder);
+            if folders.len() > REMEMBERED { folders.pop_front() } else { None }
+        };
+        if let Some(folder) = given_up.filter(|folder| !lives(folder))
+            && let Err(error) = fs::remove_dir_all(&folder)
+        {
+            tracing::debug!(%error, folder = %folder.display(), "old logs could not be removed");
+        }
+    }
+}
+
+/// The folder with the logs of a pod.
+pub(crate) fn pod_folder(root: &Path, namespace: &str, pod: &str) -> PathBuf {
+    root.join("logs").join(safe(namespace)).join(safe(pod))
 }
 
 /// The last bytes of a file as text; none if there are none.

@@ -80,6 +80,7 @@ impl Node {
             changed: Arc::new(watch::Sender::new(0)),
             table,
             addresses: Addresses::new(config.pod_network, config.pod_network_prefix),
+            graveyard: Default::default(),
             allocatable: capacity,
             config,
         });

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::container::{self, Finish};
 use crate::context::Context;
+use crate::logs;
 use crate::rewrite::Mounts;
 use crate::status::{self, Record, Records, is_sidecar};
 use crate::volumes::{self, Content};
@@ -430,6 +431,13 @@ async fn remove(worker: &Worker) {
     {
         tracing::warn!(%error, folder = %folder.display(), "a pod's folder could not be removed");
     }
+    let log_folder = |pod: &Pod| {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        logs::pod_folder(&context.config.root, namespace, pod.metadata.name.as_deref().unwrap_or_default())
+    };
+    context
+        .graveyard
+        .bury(log_folder(&pod), |folder| context.pods.all().iter().any(|pod| log_folder(pod) == folder));
     if pod.metadata.deletion_timestamp.is_none() || worker.orders.borrow().vanished {
         return;
     }

@@ -188,4 +188,5 @@ async fn a_lost_pod_is_replaced_without_delay() {
     println!("created and complete after {times:?}");
     // Some 20 ms on an idle machine. The bound only shows that no timer is in the chain, for the machine may be busy.
     assert!(times[0].0 < Duration::from_secs(1), "{times:?}");
+    cluster.stop().await;
 }
