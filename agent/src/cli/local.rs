@@ -38,7 +38,7 @@ pub(super) struct CheckArgs {
 }
 
 /// The tree that a folder is in, and the folder's path in it.
-fn tree(path: &Path, root: Option<&Path>) -> anyhow::Result<(DirTree, String)> {
+pub(super) fn tree(path: &Path, root: Option<&Path>) -> anyhow::Result<(DirTree, String)> {
     let path = path.canonicalize().with_context(|| format!("{} cannot be read", path.display()))?;
     let root = match root {
         Some(root) => root.canonicalize().with_context(|| format!("{} cannot be read", root.display()))?,

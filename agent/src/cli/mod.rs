@@ -4,6 +4,7 @@
 //! there are differences).
 
 mod audit;
+mod compare;
 mod daemon;
 mod install;
 mod local;
@@ -29,6 +30,10 @@ enum Command {
     Render(local::RenderArgs),
     /// Render folders and check them against the policies, as the agent would
     Check(local::CheckArgs),
+    /// Show what deploying a folder would change in the cluster; exit code 1 if anything
+    Diff(compare::DiffArgs),
+    /// Show what was deployed, when, and what became of it, from Git alone
+    History(audit::HistoryArgs),
     /// Print the manifests that install Holdfast in a cluster
     Install(install::InstallArgs),
     /// Show Environments: what serves, where the rollout is, what next
@@ -83,6 +88,8 @@ impl Cli {
             Command::Agent(args) => daemon::run(args),
             Command::Render(args) => local::render(args),
             Command::Check(args) => local::check(args),
+            Command::Diff(args) => compare::diff(args),
+            Command::History(args) => audit::history(args),
             Command::Install(args) => install::run(args),
             Command::Status(args) => remote::status(args),
             Command::Sync(args) => remote::sync(args),
@@ -93,5 +100,39 @@ impl Cli {
             Command::Rollback(args) => remote::rollback(args),
             Command::Audit(command) => audit::run(command),
         }
+    }
+}
+
+/// Rows with aligned columns, the first one the heading. The last column is as wide as it likes.
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0) + 3;
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:width$}"));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_blanks_at_their_end() {
+        let rows =
+            [["NAME", "MESSAGE"], ["dev", ""], ["staging", "settled"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows), "NAME      MESSAGE\ndev\nstaging   settled\n");
     }
 }

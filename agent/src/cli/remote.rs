@@ -37,11 +37,11 @@ pub(super) struct StatusArgs {
     cluster: ClusterArgs,
 }
 
-fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(super) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
-async fn environments(cluster: &ClusterArgs) -> anyhow::Result<Api<Environment>> {
+pub(super) async fn environments(cluster: &ClusterArgs) -> anyhow::Result<Api<Environment>> {
     let client = crate::cluster::client(cluster.kubeconfig.as_deref()).await?;
     Ok(Api::namespaced(client, &cluster.namespace))
 }
@@ -131,15 +131,5 @@ fn table(items: &[Environment]) -> String {
             status.message.unwrap_or_default(),
         ]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0) + 3;
-    let widths = [width(0), width(1), width(2), width(3)];
-    let mut text = String::new();
-    for row in &rows {
-        for (cell, width) in row.iter().zip(widths) {
-            text.push_str(&format!("{cell:width$}"));
-        }
-        text.push_str(&row[4]);
-        text.push('\n');
-    }
-    text
+    super::table(&rows)
 }

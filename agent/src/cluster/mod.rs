@@ -18,6 +18,7 @@ mod lease;
 mod leave;
 mod members;
 mod pods;
+mod preview;
 mod prune;
 mod raw;
 mod request;

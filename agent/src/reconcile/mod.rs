@@ -17,5 +17,6 @@ mod status;
 mod write;
 
 pub use candidate::{read_policies, violations};
+pub use desired::Desired;
 pub use serve::{ServeError, serve};
 pub use services::Options;

@@ -54,7 +54,7 @@ mod tests {
         annotations.insert(annotation::RETRY.into(), "1".into());
         annotations.insert(annotation::ACTOR.into(), "mina".into());
         let retry = Request::Command(Command::Retry, "mina".into());
-        assert_eq!(new(&environment, &mut handled, &rollout), [retry.clone()]);
+        assert_eq!(new(&environment, &mut handled, &rollout), std::slice::from_ref(&retry));
         assert_eq!(new(&environment, &mut handled, &rollout), []);
         environment.metadata.annotations.get_or_insert_default().insert(annotation::RETRY.into(), "2".into());
         assert_eq!(new(&environment, &mut handled, &rollout), [retry]);
