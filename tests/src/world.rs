@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use agent::api::Environment;
+use agent::api::{Environment, annotation};
 use anyhow::Context;
 use k8s_openapi::api::events::v1::Event;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use playground::agent_process::{self, AgentProcess, SlackTarget};
 use playground::cluster::Cluster;
@@ -177,8 +178,8 @@ impl World {
         environment::redirect(&mut object, &self.repository.url());
         if let Some(gates) = object["spec"]["rollout"]["gates"].as_array_mut() {
             for gate in gates {
-                gate["interval"] = json!("500ms");
-                gate["warmup"] = json!("500ms");
+                gate["interval"] = json!("1s");
+                gate["warmup"] = json!("0s");
                 gate["duration"] = json!("4s");
             }
         }
@@ -239,6 +240,46 @@ impl World {
                 Check::Met(())
             } else {
                 Check::Not(environment::described(seen))
+            }
+        })
+        .await
+    }
+
+    /// Waits until an Environment is Ready, its source too, at whatever commit: for a commit that changes
+    /// nothing, the one that serves keeps its name.
+    ///
+    /// # Errors
+    ///
+    /// At the deadline.
+    pub async fn until_well(&self, name: &str) -> anyhow::Result<()> {
+        self.until(name, &format!("Environment {name} Ready with its source"), |seen| {
+            let is = |kind: &str| {
+                let condition = seen.and_then(|environment| environment.status.as_ref()?.condition(kind));
+                condition.is_some_and(|condition| condition.status == "True")
+            };
+            if is("Ready") && is("SourceReady") {
+                Check::Met(())
+            } else {
+                Check::Not(environment::described(seen))
+            }
+        })
+        .await
+    }
+
+    /// Asks for a look at the source now, as `holdfast sync` does, and waits until it was taken.
+    ///
+    /// # Errors
+    ///
+    /// At the deadline.
+    pub async fn sync(&self, name: &str) -> anyhow::Result<()> {
+        let asked = format!("{:?}", std::time::SystemTime::now());
+        let annotation = json!({"metadata": {"annotations": {annotation::RECONCILE: asked}}});
+        self.environments().patch(name, &PatchParams::default(), &Patch::Merge(annotation)).await?;
+        self.until(name, &format!("Environment {name} to look at its source"), |seen| {
+            let status = seen.and_then(|environment| environment.status.as_ref());
+            match status.and_then(|status| status.last_handled_reconcile_at.as_deref()) {
+                Some(handled) if handled == asked => Check::Met(()),
+                handled => Check::Not(format!("{handled:?}")),
             }
         })
         .await

@@ -95,8 +95,8 @@ async fn a_wrong_commit_changes_nothing_and_is_named() -> anyhow::Result<()> {
 
         world.repository.remove(case.file)?;
         world.repository.write("app/config.yaml", &config)?;
-        let fixed = world.repository.commit_and_push("Fix app")?;
-        world.until_ready("app", &fixed.id).await.with_context(context)?;
+        world.repository.commit_and_push("Fix app")?;
+        world.until_well("app").await.with_context(context)?;
     }
     world.stop().await;
     Ok(())

@@ -77,7 +77,7 @@ async fn repositories_that_are_missing_empty_unreachable_or_silent() -> anyhow::
 
     // Everything is well again as soon as the source is.
     change(&world, json!({"source": {"url": world.repository.url()}})).await?;
-    world.until_ready("app", &world.repository.tip()?.id).await?;
+    world.until_well("app").await?;
     world.stop().await;
     Ok(())
 }
@@ -101,7 +101,7 @@ async fn a_branch_that_vanished_and_came_back_rewritten() -> anyhow::Result<()> 
 
     // Another history under the same name: it is followed, and recorded as rewritten.
     world.repository.push(false)?;
-    world.until_ready("app", &first.id).await?;
+    world.until_well("app").await?;
     let text = world.repository.read("app/config.yaml")?;
     world.repository.write("app/config.yaml", &text.replace("\"1\"", "\"2\""))?;
     let second = world.repository.commit_and_push("Two")?;

@@ -52,9 +52,11 @@ async fn a_commit_that_changes_nothing_of_it_writes_nothing() -> anyhow::Result<
     let _traffic = world.deploy_shop().await?;
     let deployments: Api<Deployment> = Api::namespaced(world.client().clone(), shop::NAMESPACE);
     let before = deployments.get(shop::DEPLOYMENT).await?.metadata.generation;
+    let settled = world.rollout(shop::NAME).await?.settled;
     world.repository.write("README.md", "Nothing that is deployed.\n")?;
-    let commit = world.repository.commit_and_push("Explain the repository")?;
-    world.until_ready(shop::NAME, &commit.id).await?;
+    world.repository.commit_and_push("Explain the repository")?;
+    world.sync(shop::NAME).await?;
+    ensure!(world.rollout(shop::NAME).await?.settled == settled);
     ensure!(deployments.get(shop::DEPLOYMENT).await?.metadata.generation == before);
     world.stop().await;
     Ok(())

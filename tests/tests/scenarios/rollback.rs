@@ -40,18 +40,9 @@ async fn a_version_that_fails_requests_is_undone_and_blocked() -> anyhow::Result
 
     // An unrelated commit does not smuggle the blocked bundle back.
     world.repository.write("README.md", "unrelated\n")?;
-    let unrelated = world.repository.commit_and_push("Unrelated")?;
-    world
-        .until(shop::NAME, "the unrelated commit to wait at the door", |seen| {
-            let rollout = seen.and_then(|environment| environment.status.as_ref()?.rollout().ok().flatten());
-            let held = rollout.and_then(|rollout| rollout.held);
-            if held.as_ref().is_some_and(|held| held.release.revision.commit == unrelated.id) {
-                playground::watch::Check::Met(())
-            } else {
-                playground::watch::Check::Not(playground::environment::described(seen))
-            }
-        })
-        .await?;
+    world.repository.commit_and_push("Unrelated")?;
+    world.sync(shop::NAME).await?;
+    world.until_told(shop::NAME, &["waits", "failed"]).await?;
     ensure!(image(&world).await? == good);
 
     // A different bundle lifts nothing and needs no permission: it is simply deployed.
