@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub fn check(resource: &Resource, object: &Value, causes: &mut Vec<Cause>) {
     let spec = &object["spec"];
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "pods") => pod_spec(spec, "spec", causes),
+        ("", "pods") => pod_spec(spec, "spec", &[], causes),
         ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => {
             controller(resource, spec, causes)
         }
@@ -70,7 +70,14 @@ fn controller(resource: &Resource, spec: &Value, causes: &mut Vec<Cause>) {
         ));
     }
     meta::labels(template_labels, "spec.template.metadata.labels", causes);
-    pod_spec(&template["spec"], "spec.template.spec", causes);
+    // The pods of a StatefulSet get a volume for each claim template.
+    let claims: Vec<&Value> = match spec["volumeClaimTemplates"].as_array() {
+        Some(templates) if resource.plural == "statefulsets" => {
+            templates.iter().map(|t| &t["metadata"]["name"]).collect()
+        }
+        _ => Vec::new(),
+    };
+    pod_spec(&template["spec"], "spec.template.spec", &claims, causes);
     let policy = &template["spec"]["restartPolicy"];
     if *policy != "Always" && policy.is_string() {
         causes.push(Cause::unsupported("spec.template.spec.restartPolicy", policy, &["Always".into()]));
@@ -136,7 +143,7 @@ fn job(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
         not_negative(&spec[key], &format!("{path}.{key}"), causes);
     }
     let template = &spec["template"]["spec"];
-    pod_spec(template, &format!("{path}.template.spec"), causes);
+    pod_spec(template, &format!("{path}.template.spec"), &[], causes);
     let policy = &template["restartPolicy"];
     if *policy == "Always" || *policy == "" {
         let allowed = ["OnFailure", "Never"].map(String::from);
@@ -144,7 +151,8 @@ fn job(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-fn pod_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
+/// `claims` are names of volumes that the pod will have besides its own.
+fn pod_spec(spec: &Value, path: &str, claims: &[&Value], causes: &mut Vec<Cause>) {
     let list = |key: &str| spec[key].as_array().cloned().unwrap_or_default();
     let volumes = list("volumes");
     let mut names: Vec<&Value> = Vec::new();
@@ -156,6 +164,7 @@ fn pod_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
         }
         names.push(&volume["name"]);
     }
+    names.extend(claims);
     if list("containers").is_empty() {
         causes.push(Cause::required(format!("{path}.containers"), ""));
     }
