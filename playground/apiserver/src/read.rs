@@ -6,7 +6,7 @@ use crate::respond::{self, Body, Format, Shape};
 use crate::schema::catalogue::Resource;
 use crate::selector::{Fields, Labels};
 use crate::status::{About, Refusal};
-use crate::store::Object;
+use crate::store::{Object, Store};
 use crate::{body, table, time};
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
@@ -82,7 +82,8 @@ const LENIENT: base64::engine::GeneralPurpose = base64::engine::GeneralPurpose::
 /// Where a list goes on.
 struct Continue {
     start: String,
-    revision: u64,
+    /// Revision of the first page; `None` to go on in the current state.
+    revision: Option<u64>,
 }
 
 impl Continue {
@@ -96,17 +97,61 @@ impl Continue {
         let decoded = LENIENT.decode(token).map_err(|e| refuse(e.to_string()))?;
         let value = body::json(&decoded).map_err(refuse)?.value;
         let start = value["start"].as_str().unwrap_or_default().to_owned();
-        let revision = value["rv"].as_u64().unwrap_or(0);
+        let revision = value["rv"].as_i64().unwrap_or(0);
         if value["v"] != "meta.k8s.io/v1" || start.is_empty() || revision == 0 {
             return Err(refuse("incorrect or missing start key or revision".into()));
         }
-        Ok(Some(Continue { start, revision }))
+        Ok(Some(Continue { start, revision: u64::try_from(revision).ok() }))
     }
 
     fn write(&self) -> String {
-        let value = json!({"v": "meta.k8s.io/v1", "rv": self.revision, "start": self.start});
+        let revision = self.revision.map_or(json!(-1), |r| json!(r));
+        let value = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": self.start});
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string())
     }
+}
+
+/// The earlier revision that a list shows; `None` for the current state.
+///
+/// Rules: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+fn state_of(store: &Store, request: &Request, next: Option<&Continue>) -> Result<Option<u64>, Refusal> {
+    let (wanted, how) = (request.query.get("resourceVersion"), request.query.get("resourceVersionMatch"));
+    let current = store.revision();
+    let number: Option<u64> = match wanted {
+        "" => None,
+        text => Some(text.parse().map_err(|_| {
+            Refusal::bad_request(format!(
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        })?),
+    };
+    let next_revision = next.and_then(|c| c.revision);
+    for revision in number.into_iter().chain(next_revision) {
+        if revision > current {
+            return Err(Refusal::future_version(revision, current));
+        }
+    }
+    if let Some(next) = next {
+        return Ok(next.revision.filter(|r| *r < current));
+    }
+    if how == "Exact" && number.is_some_and(|n| n > 0) {
+        return Ok(number);
+    }
+    Ok(None)
+}
+
+/// 410 for a page or an exact list whose revision was compacted. A page comes with a token for the current state.
+fn expired(next: Option<&Continue>) -> Refusal {
+    let Some(next) = next else {
+        return Refusal::gone("The resourceVersion for the provided list is too old.");
+    };
+    let token = Continue { start: next.start.clone(), revision: None }.write();
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+                   without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+                   the results. Continuing with the provided token results in an inconsistent list - objects that were \
+                   created, modified, or deleted between the time the first chunk was returned and now may show up in the \
+                   list.";
+    Refusal { next: Some(token), ..Refusal::gone(message) }
 }
 
 /// GET of a collection.
@@ -119,40 +164,38 @@ pub fn list(
     let resource = &target.resource;
     let query = &request.query;
     let selection = Selection::read(target, request)?;
-    let wanted = query.get("resourceVersion");
+    let unselected = selection.labels.is_empty() && selection.fields.is_empty();
     let next = Continue::read(query.get("continue"))?;
     let mut limit = query.number("limit").filter(|l| *l > 0).map_or(usize::MAX, |l| l as usize);
-    if wanted == "0" && next.is_none() {
+    if query.get("resourceVersion") == "0" && next.is_none() {
         limit = usize::MAX;
     }
     let (objects, revision, rest) = {
         let store = app.store();
-        if !wanted.is_empty() {
-            let number: u64 = wanted.parse().map_err(|_| {
-                Refusal::bad_request(format!(
-                    "resourceVersion: Invalid value: {wanted:?}: strconv.ParseUint: parsing {wanted:?}: invalid syntax"
-                ))
-            })?;
-            if number > store.revision() {
-                return Err(Refusal::future_version(number, store.revision()));
-            }
-        }
+        let state = state_of(&store, request, next.as_ref())?;
         let start = next.as_ref().map_or("", |c| c.start.as_str());
-        let table = resource.table();
-        let mut range = store
-            .range(&table, &selection.prefix, start)
-            .filter(|o| selection.matches(app, resource, o))
-            .cloned();
+        let (table, prefix) = (resource.table(), selection.prefix.as_str());
+        let old: Vec<Arc<Object>>;
+        let found: Box<dyn Iterator<Item = &Arc<Object>>> = match state {
+            Some(revision) => {
+                old = store.range_at(&table, prefix, start, revision).map_err(|_| expired(next.as_ref()))?;
+                Box::new(old.iter())
+            }
+            None => Box::new(store.range(&table, prefix, start)),
+        };
+        let mut range = found.filter(|o| selection.matches(app, resource, o)).cloned();
         let objects: Vec<Arc<Object>> = range.by_ref().take(limit).collect();
-        let rest = range.count();
-        (objects, next.map_or(store.revision(), |c| c.revision), rest)
+        // The number of those that follow is told only without selectors.
+        let rest = if unselected { range.count() } else { usize::from(range.next().is_some()) };
+        (objects, state.unwrap_or_else(|| store.revision()), rest)
     };
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if rest > 0
         && let Some(last) = objects.last()
     {
-        metadata["continue"] = Continue { start: format!("{}\0", last.key), revision }.write().into();
-        if selection.labels.is_empty() && selection.fields.is_empty() {
+        metadata["continue"] =
+            Continue { start: format!("{}\0", last.key), revision: Some(revision) }.write().into();
+        if unselected {
             metadata["remainingItemCount"] = rest.into();
         }
     }

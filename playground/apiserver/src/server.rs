@@ -107,6 +107,11 @@ impl Server {
         )
     }
 
+    /// Forgets the history, as etcd does at its compactions: a watch or a page from before is answered with 410.
+    pub fn compact(&self) {
+        self.app.store_mut().compact();
+    }
+
     /// Stops to serve; open watches end.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);

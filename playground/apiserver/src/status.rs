@@ -115,6 +115,8 @@ pub struct Refusal {
     pub causes: Vec<Cause>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
+    /// Token with which a list can go on all the same.
+    pub next: Option<String>,
     /// When set, the body is this plain text instead of a Status.
     pub plain: Option<&'static str>,
 }
@@ -122,7 +124,16 @@ pub struct Refusal {
 impl Refusal {
     fn plain_new(code: u16, reason: &'static str, message: impl Into<String>) -> Refusal {
         let message = message.into();
-        Refusal { code, reason, message, about: None, causes: Vec::new(), retry_after: None, plain: None }
+        Refusal {
+            code,
+            reason,
+            message,
+            about: None,
+            causes: Vec::new(),
+            retry_after: None,
+            next: None,
+            plain: None,
+        }
     }
 
     /// 400: the request cannot be understood.
@@ -258,7 +269,8 @@ impl Refusal {
         let mut out = Map::new();
         out.insert("kind".into(), "Status".into());
         out.insert("apiVersion".into(), "v1".into());
-        out.insert("metadata".into(), json!({}));
+        let metadata = self.next.as_ref().map_or(json!({}), |token| json!({"continue": token}));
+        out.insert("metadata".into(), metadata);
         out.insert("status".into(), "Failure".into());
         out.insert("message".into(), self.message.clone().into());
         if !self.reason.is_empty() {

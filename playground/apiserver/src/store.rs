@@ -141,6 +141,39 @@ impl Store {
             .take_while(move |object| object.key.starts_with(prefix))
     }
 
+    /// Objects as `range` gives them, as they were at an earlier revision: what happened since is undone.
+    pub fn range_at(
+        &self,
+        table: &str,
+        prefix: &str,
+        start: &str,
+        revision: u64,
+    ) -> Result<Vec<Arc<Object>>, TooOld> {
+        let Some(changed) = self.tables.get(table) else { return Ok(Vec::new()) };
+        if revision < changed.forgotten {
+            return Err(TooOld { wanted: revision, oldest: changed.forgotten });
+        }
+        let mut then: HashMap<&str, Option<&Arc<Object>>> = HashMap::new();
+        for event in changed.history.iter().rev().take_while(|e| e.revision > revision) {
+            then.insert(&event.object.key, event.previous.as_ref());
+        }
+        let unchanged = self.range(table, prefix, start).filter(|o| !then.contains_key(o.key.as_str()));
+        let wanted = |o: &&Arc<Object>| o.key.starts_with(prefix) && o.key.as_str() >= start;
+        let changed = then.values().flatten().copied().filter(wanted);
+        let mut objects: Vec<Arc<Object>> = unchanged.chain(changed).cloned().collect();
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+
+    /// Forgets the history, as etcd does at its compactions: watches and pages from earlier revisions are refused.
+    pub fn compact(&mut self) {
+        let revision = self.revision;
+        for table in self.tables.values_mut() {
+            table.history.clear();
+            table.forgotten = revision;
+        }
+    }
+
     /// Stores a new object.
     pub fn create(&mut self, table: &str, key: &str, value: Value) -> Result<Arc<Object>, Error> {
         if self.get(table, key).is_some() {
@@ -251,6 +284,30 @@ mod tests {
         assert_eq!(second.value["metadata"]["resourceVersion"], second.revision.to_string());
         assert_eq!(store.delete("t", "n/a", second.revision).unwrap().revision, store.revision());
         assert!(store.get("t", "n/a").is_none());
+    }
+
+    #[test]
+    fn the_past_is_seen_until_it_is_compacted() {
+        let mut store = Store::new();
+        for key in ["n/a", "n/b", "o/c"] {
+            store.create("t", key, object(key)).unwrap();
+        }
+        let then = store.revision();
+        let names = |store: &Store, revision| -> Vec<String> {
+            store.range_at("t", "n/", "", revision).unwrap().iter().map(|o| o.key.clone()).collect()
+        };
+        let a = store.get("t", "n/a").unwrap();
+        let changed = store.update("t", "n/a", a.revision, object("changed")).unwrap();
+        store.delete("t", "n/a", changed.revision).unwrap();
+        store.create("t", "n/0", object("0")).unwrap();
+        assert_eq!(names(&store, then), ["n/a", "n/b"]);
+        assert_eq!(store.range_at("t", "n/", "", then).unwrap()[0].revision, a.revision);
+        assert_eq!(names(&store, store.revision()), ["n/0", "n/b"]);
+        assert_eq!(store.range_at("t", "n/", "n/a\0", then).unwrap().len(), 1);
+        store.compact();
+        assert!(store.range_at("t", "n/", "", then).is_err());
+        assert!(store.watch("t", Some(then)).is_err());
+        assert_eq!(names(&store, store.revision()), ["n/0", "n/b"]);
     }
 
     #[test]

@@ -83,6 +83,23 @@ async fn a_running_pod_is_given_time_until_its_node_lets_go() {
 }
 
 #[tokio::test]
+async fn a_stateful_set_mounts_its_claim_templates() {
+    let cluster = Cluster::start().await;
+    let set = |mounted: &str| {
+        json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "s"}, "spec": {
+        "serviceName": "s", "selector": {"matchLabels": {"app": "s"}}, "template": {"metadata": {"labels": {"app": "s"}},
+            "spec": {"containers": [{"name": "c", "image": "x:1",
+                "volumeMounts": [{"name": mounted, "mountPath": "/data"}]}]}},
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}}]}})
+    };
+    let path = "/apis/apps/v1/namespaces/default/statefulsets";
+    assert_eq!(cluster.post(path, set("other")).await.0, 422);
+    let (code, body) = cluster.post(path, set("data")).await;
+    assert_eq!(code, 201, "{body}");
+}
+
+#[tokio::test]
 async fn an_eviction_respects_disruption_budgets() {
     let cluster = Cluster::start().await;
     cluster.post(PODS, pod("p")).await;
@@ -206,22 +223,51 @@ async fn pages_go_on_where_the_last_one_ended() {
             .post(MAPS, json!({"metadata": {"name": format!("m{n:02}"), "labels": {"n": n.to_string()}}}))
             .await;
     }
-    let (mut names, mut token) = (Vec::new(), String::new());
+    let (mut names, mut token, mut versions) = (Vec::new(), String::new(), Vec::new());
     loop {
         let (_, page) = cluster.get(&format!("{MAPS}?limit=10&continue={token}")).await;
         names.extend(page["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].clone()));
+        versions.push(page["metadata"]["resourceVersion"].clone());
         token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
         if token.is_empty() {
             break;
         }
-        // What is deleted behind the last page does not disturb.
+        // What happens while a client pages does not show: all pages are of one state.
         cluster.send("DELETE", &format!("{MAPS}/m00"), "", Value::Null).await;
+        cluster.send("DELETE", &format!("{MAPS}/m24"), "", Value::Null).await;
+        cluster.post(MAPS, json!({"metadata": {"name": "m15a"}})).await;
     }
+    assert!(!names.contains(&json!("m15a")) && names.contains(&json!("m24")), "{names:?}");
+    assert!(versions.iter().all(|v| *v == versions[0]), "{versions:?}");
     assert_eq!(names.len(), 25);
     let (_, one) = cluster.get(&format!("{MAPS}?labelSelector=n=7")).await;
     assert_eq!(one["items"].as_array().unwrap().len(), 1);
     let (_, all) = cluster.get("/api/v1/configmaps").await;
     assert_eq!(all["items"].as_array().unwrap().len(), 24);
+}
+
+#[tokio::test]
+async fn a_page_from_before_a_compaction_has_expired() {
+    let cluster = Cluster::start().await;
+    for n in 0..5 {
+        cluster.post(MAPS, json!({"metadata": {"name": format!("m{n}")}})).await;
+    }
+    let (_, page) = cluster.get(&format!("{MAPS}?limit=2")).await;
+    let token = page["metadata"]["continue"].as_str().unwrap().to_owned();
+    let version = page["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    cluster.send("DELETE", &format!("{MAPS}/m4"), "", Value::Null).await;
+    let exact = format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact");
+    assert_eq!(cluster.get(&exact).await.1["items"].as_array().unwrap().len(), 5);
+    cluster.server.compact();
+    assert_eq!(cluster.get(&exact).await.0, 410);
+    let (code, status) = cluster.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+    assert_eq!((code, &status["reason"]), (410, &json!("Expired")));
+    // The answer has a token with which one can go on in the current state.
+    let token = status["metadata"]["continue"].as_str().unwrap();
+    let (_, rest) = cluster.get(&format!("{MAPS}?continue={token}")).await;
+    let names: Vec<&Value> =
+        rest["items"].as_array().unwrap().iter().map(|i| &i["metadata"]["name"]).collect();
+    assert_eq!(names, ["m2", "m3"]);
 }
 
 #[tokio::test]
