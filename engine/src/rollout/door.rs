@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use super::event::{ApplyMode, DoorProblem, Effect};
 use super::state::{Held, HoldReason, Phase, Release};
-use super::step::Turn;
+use super::step::{Turn, shorten};
 use super::transition::Reason;
 use crate::object::Digest;
 
@@ -91,8 +91,8 @@ impl Turn {
 
     /// Tries the door again for what waits there.
     pub(super) fn check_held(&mut self) {
-        if let Some(held) = &mut self.rollout.held {
-            held.retry_at = None;
+        // The time to try again stays until there is an answer: a crash meanwhile must not lose it.
+        if let Some(held) = &self.rollout.held {
             let release = held.release.clone();
             self.check(release);
         }
@@ -184,9 +184,9 @@ impl Turn {
             self.announce(Reason::Superseded, self.rollout.phase, message, "git");
         }
         let message = format!("rolling out {}: {}", release.revision.short(), release.revision.subject);
+        self.rollout.deletions_approved = self.rollout.approved.take() == Some(release.digest);
         self.rollout.target = Some(release);
         self.rollout.held = None;
-        self.rollout.approved = None;
         self.rollout.failure = None;
         self.rollout.started = self.now;
         self.rollout.gates.clear();
@@ -227,9 +227,16 @@ impl Turn {
     }
 
     pub(super) fn approve(&mut self, digest: &Digest, actor: &str) {
+        // An approval opens the door; that a bundle failed is another matter, for a retry to lift.
+        let waits =
+            self.rollout.held.as_ref().is_some_and(|held| {
+                held.release.digest == *digest && held.reason != HoldReason::DigestBlocked
+            });
+        if !waits {
+            return;
+        }
         self.rollout.approved = Some(*digest);
-        let waits = self.rollout.held.as_ref().is_some_and(|held| held.release.digest == *digest);
-        if waits && self.rollout.checking.is_none() {
+        if self.rollout.checking.is_none() {
             self.warn("Approved", format!("{actor} approved {digest}"));
             self.check_held();
         }

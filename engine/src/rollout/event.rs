@@ -163,6 +163,8 @@ pub enum Effect {
     Prune {
         /// The bundle that remains.
         digest: Digest,
+        /// Whether a person approved what this deletes.
+        approved: bool,
     },
     /// Measure a gate. Answered by [`Event::Sampled`].
     Sample {

@@ -4,11 +4,14 @@ use jiff::SignedDuration;
 
 use super::RollbackMode;
 use super::event::{ApplyMode, Effect, HealthSummary};
-use super::state::{Blocked, Failure, Phase, Rollout};
-use super::step::{Turn, list};
+use super::state::{Blocked, Failure, Held, HoldReason, Phase, Rollout};
+use super::step::{Turn, list, shorten};
 use super::transition::Reason;
 use crate::gate::{OnUndecided, Sample, Verdict};
 use crate::object::{Digest, ObjectRef};
+
+/// When a release that could not be written is tried again, after what served before is back.
+const UNWRITTEN_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
 impl HealthSummary {
     /// Whether every member is ready.
@@ -39,10 +42,18 @@ impl Turn {
         self.rollout.settled.as_ref().is_some_and(|settled| settled.digest == *digest)
     }
 
-    pub(super) fn applied(&mut self, digest: &Digest, mode: &ApplyMode, canaries: &[ObjectRef]) {
+    pub(super) fn applied(
+        &mut self,
+        digest: &Digest,
+        mode: &ApplyMode,
+        canaries: &[ObjectRef],
+        changed: u32,
+    ) {
         match (self.rollout.phase, mode) {
             (_, ApplyMode::Correct(objects)) => {
-                self.drift_corrected(objects);
+                if changed > 0 {
+                    self.drift_corrected(objects);
+                }
                 return;
             }
             (Phase::Applying, ApplyMode::Full | ApplyMode::Canary { .. }) if self.is_target(digest) => {
@@ -73,7 +84,7 @@ impl Turn {
         if !ours || matches!(mode, ApplyMode::Correct(_)) {
             return;
         }
-        self.rollout.progress = message.to_owned();
+        self.rollout.progress = shorten(message.to_owned());
         let seconds = 1_i64 << self.rollout.attempts.min(5);
         self.rollout.attempts = self.rollout.attempts.saturating_add(1);
         self.rollout.retry_at = Some(self.after(SignedDuration::from_secs(seconds.min(30))));
@@ -89,7 +100,7 @@ impl Turn {
                     Some(Failure { reason: "RollbackFailed".to_owned(), message: message.clone() });
                 self.announce(Reason::RollbackFailed, Phase::RollbackFailed, message, "holdfast");
             }
-            Phase::Applying if !self.rollout.written => self.fail("ApplyFailed", message),
+            Phase::Applying | Phase::Observing if !self.rollout.written => self.fail("ApplyFailed", message),
             Phase::Converging | Phase::Canary | Phase::Observing => self.fail("ReadyTimeout", message),
             _ => {}
         }
@@ -112,15 +123,27 @@ impl Turn {
                 self.fail(reason, convicted.unwrap_or_default());
             }
             Phase::Converging if ready => self.converged(),
-            Phase::Canary => {
-                // Pods that stop being ready while the canary holds have the ready timeout to come back.
-                self.rollout.deadline =
-                    if ready { None } else { self.rollout.deadline.or(self.ready_deadline()) };
+            Phase::Canary => self.await_readiness(ready),
+            Phase::Observing if self.rollout.written => {
+                self.await_readiness(ready);
+                if ready {
+                    self.finish();
+                }
             }
-            Phase::Observing | Phase::RollingBack | Phase::RollbackFailed if ready => self.finish(),
-            Phase::Failed if ready && !self.convicted_by_evidence() => self.settle("became ready late"),
+            Phase::RollingBack | Phase::RollbackFailed if ready => self.finish(),
+            Phase::Failed if ready && self.rollout.written && !self.convicted_by_evidence() => {
+                // Late, but nothing speaks against it: it goes on where it stood, gates included.
+                self.rollout.failure = None;
+                self.enter(Phase::Converging);
+                self.converged();
+            }
             _ => {}
         }
+    }
+
+    /// Pods that stop being ready while gates are judged have the ready timeout to come back.
+    fn await_readiness(&mut self, ready: bool) {
+        self.rollout.deadline = if ready { None } else { self.rollout.deadline.or(self.ready_deadline()) };
     }
 
     /// Whether the failure says something about the release rather than about how long it took.
@@ -234,8 +257,9 @@ impl Turn {
         }
         if let Some(wanted) = self.rollout.wanted() {
             let digest = wanted.digest;
+            let approved = self.rollout.phase == Phase::Observing && self.rollout.deletions_approved;
             self.rollout.pruning = true;
-            self.effects.push(Effect::Prune { digest });
+            self.effects.push(Effect::Prune { digest, approved });
         }
     }
 
@@ -248,7 +272,7 @@ impl Turn {
             self.warn("DeletionRefused", format!("not deleted: {}", kept.join("; ")));
         }
         match self.rollout.phase {
-            Phase::Observing if self.is_target(digest) => self.settle("settled"),
+            Phase::Observing if self.is_target(digest) => self.settle(),
             Phase::RollingBack | Phase::RollbackFailed if self.is_settled(digest) => {
                 self.rollout.deadline = None;
                 self.rollout.progress.clear();
@@ -260,11 +284,11 @@ impl Turn {
         }
     }
 
-    fn settle(&mut self, how: &str) {
+    fn settle(&mut self) {
         let Some(target) = self.rollout.target.take() else {
             return;
         };
-        let message = format!("{} {how}: {}", target.revision.short(), target.revision.subject);
+        let message = format!("{} settled: {}", target.revision.short(), target.revision.subject);
         let rollout = &mut self.rollout;
         rollout.blocked.retain(|blocked| blocked.digest != target.digest);
         let before = rollout.settled.replace(target);
@@ -307,17 +331,20 @@ impl Turn {
             return;
         };
         self.rest_failed(reason, message.clone(), actor);
+        let again = self.after(UNWRITTEN_AGAIN);
         let rollout = &mut self.rollout;
         rollout.blocked.retain(|blocked| blocked.digest != target.digest);
-        if rollout.blocked.len() >= Rollout::BLOCKED_KEPT {
-            rollout.blocked.remove(0);
+        if reason == "ApplyFailed" {
+            // That it could not be written says nothing against it: it waits, and is tried again.
+            let (reason, retry_at) = (HoldReason::ApplyRejected, Some(again));
+            rollout.held = Some(Held { release: target, reason, message, retry_at, attempts: 1 });
+        } else {
+            if rollout.blocked.len() >= Rollout::BLOCKED_KEPT {
+                rollout.blocked.remove(0);
+            }
+            let (digest, revision) = (target.digest, target.revision);
+            rollout.blocked.push(Blocked { digest, revision, message, at: self.now });
         }
-        rollout.blocked.push(Blocked {
-            digest: target.digest,
-            revision: target.revision,
-            message,
-            at: self.now,
-        });
         let serving = rollout.settled.as_ref().map(|s| s.revision.short()).unwrap_or_default();
         self.begin_write();
         self.announce(Reason::RollbackStarted, Phase::RollingBack, format!("going back to {serving}"), actor);

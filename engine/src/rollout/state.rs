@@ -214,6 +214,9 @@ pub struct Rollout {
     /// The digest that a person approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<Digest>,
+    /// Whether a person approved the target, deletions included.
+    #[serde(default)]
+    pub deletions_approved: bool,
     /// Bundles that failed, newest last, at most [`Rollout::BLOCKED_KEPT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<Blocked>,
@@ -264,6 +267,9 @@ pub struct Rollout {
 impl Rollout {
     /// How many blocked digests are remembered.
     pub const BLOCKED_KEPT: usize = 16;
+    /// How many transitions may wait for their readers. Beyond it only begins and ends of rollouts are kept
+    /// for people, beyond four times as many for the evidence: the state has to fit into one object.
+    pub const OUTBOX_KEPT: usize = 64;
 
     /// An environment that nothing was ever deployed to.
     pub fn new(environment: impl Into<String>, now: Timestamp) -> Self {
@@ -280,6 +286,7 @@ impl Rollout {
             checking: None,
             held: None,
             approved: None,
+            deletions_approved: false,
             blocked: Vec::new(),
             failure: None,
             source_problem: None,

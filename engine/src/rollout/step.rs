@@ -3,10 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::event::{ApplyMode, Command, Effect, Event, Sink};
-use super::state::{Outgoing, Phase, Rollout};
+use super::state::{HoldReason, Outgoing, Phase, Rollout};
 use super::transition::{Reason, Transition};
 use super::{Drift, Settings, SourceProblem};
-use crate::gate::GateRun;
+use crate::gate::{GateReport, GateRun};
 use crate::object::ObjectRef;
 
 /// Drift is told of at most this often; every correction still counts in the metrics.
@@ -39,7 +39,9 @@ impl Turn {
             Event::SourceRecovered => self.source_recovered(),
             Event::Admitted { digest } => self.admitted(digest),
             Event::Refused { digest, problem } => self.refused(digest, problem),
-            Event::Applied { digest, mode, canaries, .. } => self.applied(digest, mode, canaries),
+            Event::Applied { digest, mode, canaries, changed } => {
+                self.applied(digest, mode, canaries, *changed);
+            }
             Event::ApplyFailed { digest, mode, message } => self.apply_failed(digest, mode, message),
             Event::Pruned { digest, kept, .. } => self.pruned(digest, kept),
             Event::Health(summary) => self.health(summary),
@@ -57,6 +59,10 @@ impl Turn {
 
     /// The effects that the phase still needs, after whatever was in memory is gone.
     fn started(&mut self) {
+        if self.rollout.phase.in_progress() && self.rollout.deadline.is_some() {
+            // Time in which nobody could work on it does not count against it.
+            self.rollout.deadline = self.ready_deadline();
+        }
         let rollout = &self.rollout;
         match rollout.phase {
             Phase::Applying | Phase::Observing | Phase::RollingBack | Phase::RollbackFailed
@@ -66,6 +72,12 @@ impl Turn {
             }
             Phase::Idle => {}
             _ => self.effects.push(Effect::Observe),
+        }
+        let approved = self.rollout.held.as_ref().is_some_and(|held| {
+            Some(held.release.digest) == self.rollout.approved && held.reason != HoldReason::DigestBlocked
+        });
+        if approved {
+            self.check_held();
         }
         if !self.rollout.outbox.is_empty() {
             self.effects.push(Effect::Announce);
@@ -140,8 +152,15 @@ impl Turn {
         if self.rollout.settings.suspended || objects.is_empty() {
             return;
         }
-        let unwritten = matches!(self.rollout.phase, Phase::Applying | Phase::RollingBack | Phase::Observing)
-            && !self.rollout.written;
+        let unwritten = !self.rollout.written
+            && matches!(
+                self.rollout.phase,
+                Phase::Applying
+                    | Phase::Observing
+                    | Phase::Failed
+                    | Phase::RollingBack
+                    | Phase::RollbackFailed
+            );
         let Some(wanted) = self.rollout.wanted().filter(|_| !unwritten) else {
             return;
         };
@@ -206,14 +225,19 @@ impl Turn {
                 | Reason::RevisionAdvanced
         );
         let runs = rollout.gates.iter().zip(&rollout.settings.gates).filter(|_| about_gates);
-        let gates = runs.map(|(run, gate)| run.report(gate)).collect();
+        // The samples are what an outcome was decided by; on the way to it the counts are enough.
+        let samples = reason.is_outcome() || reason == Reason::CanaryPassed;
+        let gates = runs.map(|(run, gate)| run.report(gate));
+        let gates = gates
+            .map(|report| if samples { report } else { GateReport { samples: Vec::new(), ..report } })
+            .collect();
         let transition = Transition {
             sequence: rollout.sequence,
             at: self.now,
             reason,
             from,
             to,
-            message,
+            message: shorten(message),
             release,
             serving: rollout.serving().cloned(),
             actor: actor.to_owned(),
@@ -225,9 +249,30 @@ impl Turn {
             recorded: !rollout.settings.evidence,
             notified: !rollout.settings.messages,
         });
+        self.bound_outbox();
         if !self.effects.contains(&Effect::Announce) {
             self.effects.push(Effect::Announce);
         }
+    }
+
+    /// Keeps the outbox small enough to be stored: when readers are out of reach for long, details give way
+    /// to outcomes. The numbers of the transitions show what was left out.
+    fn bound_outbox(&mut self) {
+        let outbox = &mut self.rollout.outbox;
+        let detail = |outgoing: &Outgoing| {
+            !outgoing.transition.reason.is_outcome() && outgoing.transition.reason != Reason::RolloutStarted
+        };
+        let over = outbox.len().saturating_sub(Rollout::OUTBOX_KEPT);
+        for outgoing in outbox.iter_mut().take(over) {
+            outgoing.transition.gates.iter_mut().for_each(|gate| gate.samples.clear());
+            outgoing.notified |= detail(outgoing);
+            outgoing.transition.message = cut(std::mem::take(&mut outgoing.transition.message), 256);
+        }
+        while outbox.len() > 4 * Rollout::OUTBOX_KEPT {
+            let oldest = outbox.iter().position(detail).unwrap_or(0);
+            outbox.remove(oldest);
+        }
+        self.sweep_outbox();
     }
 
     pub(super) fn enter(&mut self, phase: Phase) {
@@ -256,6 +301,20 @@ impl Turn {
         self.rollout.gating = !self.rollout.gates.is_empty();
         self.rollout.undecided = false;
     }
+}
+
+/// A sentence of a size that can be stored many times: an API server that refuses a thousand objects must
+/// not make the state too large.
+pub(super) fn shorten(text: String) -> String {
+    cut(text, 4096)
+}
+
+fn cut(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        text.truncate(text.floor_char_boundary(bytes - '…'.len_utf8()));
+        text.push('…');
+    }
+    text
 }
 
 /// A few objects by name, and how many more there are.
