@@ -68,7 +68,27 @@ fn every_error_says_where_and_what_to_do() {
         ),
         (
             "resources: [a.yaml]\ntransformers: [x.yaml]",
-            "dev/kustomization.yaml:2: transformers is refused: use the fields of the kustomization itself, or commit what the plugin writes",
+            "dev/kustomization.yaml:2: \"dev/x.yaml\" does not exist; correct the path or commit the file",
+        ),
+        (
+            "resources: [a.yaml]\ngenerators:\n- |\n  apiVersion: example.com/v1\n  kind: Maker\n  metadata: {name: m}",
+            "dev/kustomization.yaml:4: the plugin Maker is refused: run it in CI and commit what it writes, or use kustomize's own with apiVersion: builtin",
+        ),
+        (
+            "transformers:\n- |\n  apiVersion: builtin\n  kind: SuffixTransformer\n  metadata: {name: m}\n  suffix: x",
+            "dev/kustomization.yaml:3: a SuffixTransformer needs fieldSpecs; name metadata/name",
+        ),
+        (
+            "transformers:\n- |\n  apiVersion: builtin\n  kind: Unheard\n  metadata: {name: m}",
+            "dev/kustomization.yaml:3: Unheard is not known here; it must be one of kustomize's transformers, such as PatchTransformer",
+        ),
+        (
+            "openapi: {version: v1.2.3}",
+            "dev/kustomization.yaml:1: the schema version \"v1.2.3\" must be v1.21.2",
+        ),
+        (
+            "openapi: {path: a.yaml, version: v1.21.2}",
+            "dev/kustomization.yaml:1: openapi is given either by path or by version; remove one",
         ),
         (
             "resources: [a.yaml, a.yaml]",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::RenderError;
-use super::resource::Source;
+use super::resource::{Origin, Source};
 use super::resource_map::ResourceMap;
 use super::transformer_config::TransformerConfig;
 use super::vars::Variable;
@@ -29,12 +29,28 @@ impl Accumulator {
 
     /// Adds fields that transformers touch.
     pub fn add_config(&mut self, config: &Arc<TransformerConfig>, at: &Source) -> Result<(), RenderError> {
-        self.config = Some(match &self.config {
-            Some(known) => TransformerConfig::merged(known, config)
-                .map_err(|problem| RenderError::Invalid { source_at: at.clone(), problem })?,
-            None => Arc::clone(config),
-        });
+        // Merging with nothing matters: a field spec without a kind gives way to one with a kind before it.
+        let known = match &self.config {
+            None if Arc::ptr_eq(config, &TransformerConfig::builtin()) => Arc::clone(config),
+            None => Arc::default(),
+            Some(known) => Arc::clone(known),
+        };
+        let merged = TransformerConfig::merged(&known, config)
+            .map_err(|problem| RenderError::Invalid { source_at: at.clone(), problem })?;
+        self.config = Some(merged);
         Ok(())
+    }
+
+    /// Notes a transformer on every object: as its origin if it has none, else as a change.
+    pub fn remark(&mut self, origin: Option<Origin>) {
+        let Some(origin) = origin else { return };
+        for resource in self.resources.iter_mut() {
+            if resource.origin.is_none() {
+                resource.origin = Some(origin.clone());
+            } else {
+                resource.transformations.push(origin.clone());
+            }
+        }
     }
 
     /// Binds variables to their objects and remembers them.

@@ -20,7 +20,9 @@ fn origin_value(origin: &Origin) -> Value {
     if !origin.configured_in.is_empty() {
         map.insert("configuredIn".to_owned(), Value::String(origin.configured_in.clone()));
         let by = [("apiVersion", "builtin"), ("kind", origin.configured_by.as_str())];
-        let by = by.into_iter().map(|(k, v)| (k.to_owned(), Value::String(v.to_owned()))).collect();
+        let named = [("name", origin.name.as_str()), ("namespace", origin.namespace.as_str())];
+        let by = by.into_iter().chain(named.into_iter().filter(|(_, text)| !text.is_empty()));
+        let by = by.map(|(k, v)| (k.to_owned(), Value::String(v.to_owned()))).collect();
         map.insert("configuredBy".to_owned(), Value::Object(by));
     }
     Value::Object(map)

@@ -5,9 +5,20 @@ use serde_json::{Map, Value};
 use crate::object::Digest;
 
 use super::resource::scalar_text;
+use super::resource_map::ResourceMap;
+
+/// Adds suffixes to the names of all objects that need one.
+pub(super) fn rename_by_content(resources: &mut ResourceMap) {
+    for resource in resources.iter_mut().filter(|resource| resource.needs_hash) {
+        let suffix = suffix(&resource.value);
+        resource.remember_id();
+        let name = format!("{}-{suffix}", resource.name());
+        resource.set_name(&name);
+    }
+}
 
 /// The suffix of an object: ten characters from the SHA-256 of its content.
-pub(super) fn suffix(object: &Value) -> String {
+fn suffix(object: &Value) -> String {
     let hex = Digest::of_bytes(content(object).as_bytes()).hex();
     // Letters that could make words, and digits that look like letters, are replaced.
     hex.chars()

@@ -83,6 +83,15 @@ pub(super) enum ReplacementEntry {
     File(Located),
 }
 
+/// The schema that a kustomization asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum OpenApi {
+    /// One that kustomize has built in.
+    Version(Located),
+    /// A file of the repository.
+    Path(Located),
+}
+
 /// A kustomization file.
 #[derive(Debug, Clone)]
 pub(super) struct Kustomization {
@@ -91,6 +100,10 @@ pub(super) struct Kustomization {
     pub resources: Vec<Located>,
     pub components: Vec<Located>,
     pub configurations: Vec<Located>,
+    pub crds: Vec<Located>,
+    pub openapi: Option<OpenApi>,
+    pub plugin_generators: Vec<Located>,
+    pub plugin_transformers: Vec<Located>,
     pub name_prefix: Option<Located>,
     pub name_suffix: Option<Located>,
     pub namespace: Option<Located>,
@@ -164,6 +177,10 @@ impl Kustomization {
             resources,
             components: fields.texts("components")?,
             configurations: fields.texts("configurations")?,
+            crds: fields.texts("crds")?,
+            openapi: fields.get("openapi").map(|(_, node)| openapi(node, file)).transpose()?.flatten(),
+            plugin_generators: fields.texts("generators")?,
+            plugin_transformers: fields.texts("transformers")?,
             name_prefix: fields.short("namePrefix")?,
             name_suffix: fields.short("nameSuffix")?,
             namespace: fields.short("namespace")?,
@@ -191,19 +208,11 @@ fn each<T>(items: &[Node], read: impl Fn(&Node) -> Result<T, RenderError>) -> Re
 /// Refuses what needs the network, runs programs, or is not rendered here.
 fn refuse(fields: &Fields<'_>, file: &str) -> Result<(), RenderError> {
     let helm = "run helm template in CI and commit what it writes";
-    let plugin = "use the fields of the kustomization itself, or commit what the plugin writes";
     for (name, instead) in [
         ("helmCharts", helm),
         ("helmGlobals", helm),
         ("helmChartInflationGenerator", helm),
-        ("generators", plugin),
-        ("transformers", plugin),
         ("validators", "check with admission policies instead"),
-        ("crds", "say with configurations which fields of your resources refer to names"),
-        (
-            "openapi",
-            "lists of custom resources are replaced by strategic merge patches; use a JSON patch to change one item",
-        ),
     ] {
         if let Some((key, node)) = fields.get(name)
             && node.kind != NodeKind::List(Vec::new())
@@ -249,9 +258,12 @@ fn labels(node: &Node, file: &str) -> Result<(Source, Labels), RenderError> {
     Ok((fields.source(), labels))
 }
 
+/// The fields of a field spec.
+pub(super) const FIELD_SPEC_FIELDS: [&str; 5] = ["group", "version", "kind", "path", "create"];
+
 /// Reads a field spec, as in `configurations` and `labels`.
 pub(super) fn field_spec(node: &Node, file: &str) -> Result<FieldSpec, RenderError> {
-    let fields = Fields::new(node, file, "a field spec", &["group", "version", "kind", "path", "create"])?;
+    let fields = Fields::new(node, file, "a field spec", &FIELD_SPEC_FIELDS)?;
     Ok(FieldSpec {
         kinds: KindFilter {
             group: fields.text("group")?,
@@ -263,7 +275,18 @@ pub(super) fn field_spec(node: &Node, file: &str) -> Result<FieldSpec, RenderErr
     })
 }
 
-fn image(node: &Node, file: &str) -> Result<(Source, Image), RenderError> {
+fn openapi(node: &Node, file: &str) -> Result<Option<OpenApi>, RenderError> {
+    let fields = Fields::new(node, file, "openapi", &["path", "version"])?;
+    match (fields.located("path")?, fields.located("version")?) {
+        (Some(_), Some(_)) => {
+            Err(fields.invalid("openapi is given either by path or by version; remove one"))
+        }
+        (path, version) => Ok(path.map(OpenApi::Path).or(version.map(OpenApi::Version))),
+    }
+}
+
+/// Reads an entry of `images`.
+pub(super) fn image(node: &Node, file: &str) -> Result<(Source, Image), RenderError> {
     let fields =
         Fields::new(node, file, "an entry of images", &["name", "newName", "newTag", "digest", "tagSuffix"])?;
     let short =
@@ -278,7 +301,8 @@ fn image(node: &Node, file: &str) -> Result<(Source, Image), RenderError> {
     Ok((fields.source(), image))
 }
 
-fn replicas(node: &Node, file: &str) -> Result<(Source, Replicas), RenderError> {
+/// Reads an entry of `replicas`.
+pub(super) fn replicas(node: &Node, file: &str) -> Result<(Source, Replicas), RenderError> {
     let fields = Fields::new(node, file, "an entry of replicas", &["name", "count"])?;
     Ok((
         fields.source(),
@@ -288,6 +312,11 @@ fn replicas(node: &Node, file: &str) -> Result<(Source, Replicas), RenderError> 
 
 fn patch(node: &Node, file: &str) -> Result<PatchEntry, RenderError> {
     let fields = Fields::new(node, file, "an entry of patches", &["path", "patch", "target", "options"])?;
+    patch_entry(&fields, file, "patch")
+}
+
+/// Reads a patch; `inline` is the field that holds one in place.
+pub(super) fn patch_entry(fields: &Fields<'_>, file: &str, inline: &str) -> Result<PatchEntry, RenderError> {
     let options = match fields.get("options") {
         Some((_, node)) => Some(Fields::new(node, file, "options", &["allowNameChange", "allowKindChange"])?),
         None => None,
@@ -295,7 +324,7 @@ fn patch(node: &Node, file: &str) -> Result<PatchEntry, RenderError> {
     let option = |name| options.as_ref().map_or(Ok(false), |options| options.flag(name));
     Ok(PatchEntry {
         source: fields.source(),
-        patch: fields.located("patch")?.filter(|patch| !patch.text.trim().is_empty()),
+        patch: fields.located(inline)?.filter(|patch| !patch.text.trim().is_empty()),
         path: fields.located("path")?.filter(|path| !path.text.is_empty()),
         target: fields.get("target").map(|(_, node)| selector(node, file)).transpose()?,
         allow_name_change: option("allowNameChange")?,
@@ -318,7 +347,8 @@ pub(super) fn selector(node: &Node, file: &str) -> Result<Selector, RenderError>
     })
 }
 
-fn replacement(node: &Node, file: &str) -> Result<ReplacementEntry, RenderError> {
+/// Reads an entry of `replacements`.
+pub(super) fn replacement(node: &Node, file: &str) -> Result<ReplacementEntry, RenderError> {
     let fields = Fields::new(node, file, "an entry of replacements", &["path", "source", "targets"])?;
     match fields.located("path")?.filter(|path| !path.text.is_empty()) {
         Some(_) if fields.get("source").is_some() || fields.get("targets").is_some() => {
@@ -340,17 +370,23 @@ fn generator_options(node: &Node, file: &str) -> Result<GeneratorOptions, Render
     })
 }
 
-fn generator(
+/// The fields of an entry of a generator list.
+pub(super) fn generator_fields(kind: GeneratorKind) -> Vec<&'static str> {
+    let mut known = vec!["namespace", "name", "behavior", "literals", "files", "envs", "env", "options"];
+    if kind == GeneratorKind::Secret {
+        known.push("type");
+    }
+    known
+}
+
+/// Reads an entry of a generator list.
+pub(super) fn generator(
     node: &Node,
     file: &str,
     kind: GeneratorKind,
     global: Option<&GeneratorOptions>,
 ) -> Result<Generator, RenderError> {
-    let mut known = vec!["namespace", "name", "behavior", "literals", "files", "envs", "env", "options"];
-    if kind == GeneratorKind::Secret {
-        known.push("type");
-    }
-    let fields = Fields::new(node, file, "a generator", &known)?;
+    let fields = Fields::new(node, file, "a generator", &generator_fields(kind))?;
     let mut options =
         fields.get("options").map(|(_, node)| generator_options(node, file)).transpose()?.unwrap_or_default();
     if let Some(global) = global {

@@ -34,13 +34,18 @@ pub(super) fn follow(resources: &mut ResourceMap, config: &TransformerConfig) ->
         }
     }
     if by_old_name.is_empty() {
-        return Ok(());
+        // Nothing was renamed; kustomize checks the subjects of role bindings even so.
+        return resources.iter().try_for_each(|resource| {
+            binding_namespaces(resource).map(|_| ()).map_err(|problem| invalid(resource, problem))
+        });
     }
     for (at, resource) in resources.iter_mut().enumerate() {
         let original = resource.original_id();
+        let binding_namespaces =
+            binding_namespaces(resource).map_err(|problem| invalid(resource, problem))?;
         let referrer = Referrer {
             me: &candidates[at],
-            binding_namespaces: binding_namespaces(resource),
+            binding_namespaces,
             role_ref: role_ref(resource),
             candidates: &candidates,
             by_old_name: &by_old_name,
@@ -52,6 +57,10 @@ pub(super) fn follow(resources: &mut ResourceMap, config: &TransformerConfig) ->
         }
     }
     Ok(())
+}
+
+fn invalid(resource: &Resource, problem: String) -> RenderError {
+    RenderError::Invalid { source_at: resource.source.clone(), problem }
 }
 
 fn candidate(resource: &Resource) -> Candidate {
@@ -69,13 +78,19 @@ fn candidate(resource: &Resource) -> Candidate {
 }
 
 /// The namespaces of the service accounts that a role binding binds.
-fn binding_namespaces(resource: &Resource) -> HashSet<String> {
+fn binding_namespaces(resource: &Resource) -> Result<HashSet<String>, String> {
     let subjects = resource.value["subjects"].as_array().filter(|_| resource.kind() == "RoleBinding");
     subjects
         .into_iter()
         .flatten()
         .filter(|subject| subject["kind"] == "ServiceAccount")
-        .filter_map(|subject| subject["namespace"].as_str().map(str::to_owned))
+        .filter_map(|subject| subject.get("namespace"))
+        .map(|namespace| match namespace.as_str() {
+            Some(namespace) => Ok(namespace.to_owned()),
+            None => {
+                Err("the namespace of a service account is blank; name one or remove the field".to_owned())
+            }
+        })
         .collect()
 }
 

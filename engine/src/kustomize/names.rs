@@ -13,6 +13,11 @@ pub(super) enum Affix<'a> {
 }
 
 impl Affix<'_> {
+    fn is_empty(self) -> bool {
+        let (Self::Prefix(text) | Self::Suffix(text)) = self;
+        text.is_empty()
+    }
+
     fn on(self, name: &str) -> String {
         match self {
             Self::Prefix(prefix) => format!("{prefix}{name}"),
@@ -35,7 +40,9 @@ pub(super) fn rename(affix: Affix<'_>, resource: &mut Resource, specs: &[FieldSp
                 Affix::Prefix(prefix) => resource.prefixes.push(prefix.to_owned()),
                 Affix::Suffix(suffix) => resource.suffixes.push(suffix.to_owned()),
             }
-            resource.remember_id();
+            if !affix.is_empty() {
+                resource.remember_id();
+            }
         }
         let gvk = resource.gvk();
         spec.apply(&mut resource.value, &gvk, Create::Scalar, &mut |value| {

@@ -5,22 +5,64 @@ use serde_json::Value;
 use super::field_spec::{Create, FieldSpec};
 use super::resource::Resource;
 
+/// Which subjects of role bindings get the namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Subjects {
+    /// Those that are called `default`.
+    #[default]
+    Default,
+    /// All service accounts.
+    ServiceAccounts,
+    /// None.
+    None,
+}
+
+impl Subjects {
+    /// Reads `setRoleBindingSubjects`.
+    pub fn read(text: &str) -> Option<Self> {
+        Some(match text {
+            "" | "defaultOnly" => Self::Default,
+            "allServiceAccounts" => Self::ServiceAccounts,
+            "none" => Self::None,
+            _ => return None,
+        })
+    }
+}
+
+/// How the namespace is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct NamespaceOptions {
+    /// Only where there is none yet.
+    pub unset_only: bool,
+    pub subjects: Subjects,
+}
+
 /// Puts an object into a namespace: its own field, the subjects named `default` of role bindings, the name
 /// of a Namespace, and the services of API services and conversion webhooks.
 pub(super) fn set_namespace(
     namespace: &str,
     resource: &mut Resource,
     specs: &[FieldSpec],
+    options: NamespaceOptions,
 ) -> Result<(), String> {
     resource.remember_id();
     let gvk = resource.gvk();
-    if !resource.is_cluster_scoped() {
+    let keeps = |old: &Value| options.unset_only && old.as_str().is_some_and(|old| !old.is_empty());
+    let is_unset = resource.namespace().is_empty();
+    if !resource.is_cluster_scoped() && (is_unset || !options.unset_only) {
         resource.set_namespace(namespace);
     }
     let text = || Value::String(namespace.to_owned());
     let is_binding = matches!(gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding");
     if is_binding && let Some(subjects) = resource.value.get_mut("subjects").and_then(Value::as_array_mut) {
-        for subject in subjects.iter_mut().filter(|subject| subject["name"] == "default") {
+        let is_meant = |subject: &Value| match options.subjects {
+            Subjects::Default => subject["name"] == "default",
+            Subjects::ServiceAccounts => subject["kind"] == "ServiceAccount",
+            Subjects::None => false,
+        };
+        for subject in
+            subjects.iter_mut().filter(|subject| is_meant(subject) && !keeps(&subject["namespace"]))
+        {
             subject["namespace"] = text();
         }
     }
@@ -28,7 +70,8 @@ pub(super) fn set_namespace(
         let is_own_field = spec.path == "metadata/namespace";
         // Kinds called Namespace in other groups keep their name.
         let is_foreign_name = spec.path == "metadata/name" && gvk.api_version() != "v1";
-        let is_subject = is_binding && spec.path == "subjects/namespace";
+        let is_subject =
+            is_binding && spec.kinds.kind.ends_with("RoleBinding") && spec.path == "subjects/namespace";
         if is_own_field || is_foreign_name || is_subject {
             continue;
         }
@@ -36,7 +79,9 @@ pub(super) fn set_namespace(
             if value.is_array() || value.is_object() {
                 return Err("a namespace must be a text; correct the object".to_owned());
             }
-            *value = text();
+            if !keeps(value) {
+                *value = text();
+            }
             Ok(())
         })?;
     }

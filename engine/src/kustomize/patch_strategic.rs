@@ -6,45 +6,17 @@
 use serde_json::{Map, Value};
 
 use crate::object::GroupVersionKind;
-use crate::object::schema::{self, Field, Type};
 
 use super::keyed_list;
+use super::merge_schema::{At, Schemas};
 
 /// Applies a patch to an object. None where the patch deletes it.
-pub(super) fn apply(object: Value, patch: Value) -> Result<Option<Value>, String> {
-    let at = embedded(Some(&object), Some(&patch));
-    walk(Some(object), Some(patch), at).map_err(|mut problem| {
+pub(super) fn apply(object: Value, patch: Value, schemas: &Schemas) -> Result<Option<Value>, String> {
+    let at = embedded(Some(&object), Some(&patch), schemas);
+    walk(Some(object), Some(patch), at, schemas).map_err(|mut problem| {
         problem.path.reverse();
         format!("at {}: {}", problem.path.join("."), problem.message)
     })
-}
-
-/// What the schema knows about a place.
-#[derive(Clone, Copy)]
-enum At {
-    Unknown,
-    Object(Type),
-    Values(Type),
-    List(&'static Field),
-}
-
-impl At {
-    fn field(self, name: &str) -> Self {
-        let field = match self {
-            Self::Object(object) => object.field(name),
-            Self::Values(target) => return Self::Object(target),
-            Self::Unknown | Self::List(_) => None,
-        };
-        match field {
-            Some(field) if field.is_list() => Self::List(field),
-            Some(field) => match field.target() {
-                Some(target) if field.is_map_of_values() => Self::Values(target),
-                Some(target) => Self::Object(target),
-                None => Self::Unknown,
-            },
-            None => Self::Unknown,
-        }
-    }
 }
 
 struct Problem {
@@ -60,18 +32,19 @@ fn problem(message: impl Into<String>) -> Problem {
 type Merged = Result<Option<Value>, Problem>;
 
 /// An object inside of another brings its own schema.
-fn embedded(dest: Option<&Value>, patch: Option<&Value>) -> At {
+fn embedded<'s>(dest: Option<&Value>, patch: Option<&Value>, schemas: &'s Schemas) -> At<'s> {
     [dest, patch]
         .into_iter()
         .flatten()
         .find_map(|value| {
             let (version, kind) = (value.get("apiVersion")?.as_str()?, value.get("kind")?.as_str()?);
-            schema::of(&GroupVersionKind::from_api_version(version, kind))
+            let at = schemas.of(&GroupVersionKind::from_api_version(version, kind));
+            (!matches!(at, At::Unknown)).then_some(at)
         })
-        .map_or(At::Unknown, At::Object)
+        .unwrap_or(At::Unknown)
 }
 
-fn walk(dest: Option<Value>, patch: Option<Value>, at: At) -> Merged {
+fn walk(dest: Option<Value>, patch: Option<Value>, at: At<'_>, schemas: &Schemas) -> Merged {
     let is_set = |value: &&Value| !value.is_null();
     let first = dest.as_ref().filter(is_set).or(patch.as_ref().filter(is_set));
     let Some(first) = first else {
@@ -93,8 +66,8 @@ fn walk(dest: Option<Value>, patch: Option<Value>, at: At) -> Merged {
     match (dest, patch) {
         (dest, None) => Ok(dest),
         (_, Some(Value::Null)) => Ok(None),
-        (dest, Some(Value::Object(patch))) => walk_map(dest, patch, at),
-        (dest, Some(Value::Array(patch))) => walk_list(dest, patch, at),
+        (dest, Some(Value::Object(patch))) => walk_map(dest, patch, at, schemas),
+        (dest, Some(Value::Array(patch))) => walk_list(dest, patch, at, schemas),
         (_, Some(scalar)) => Ok(Some(scalar)),
     }
 }
@@ -124,7 +97,7 @@ fn directive(word: Option<Value>) -> Result<Directive, Problem> {
     }
 }
 
-fn walk_map(dest: Option<Value>, mut patch: Map<String, Value>, at: At) -> Merged {
+fn walk_map(dest: Option<Value>, mut patch: Map<String, Value>, at: At<'_>, schemas: &Schemas) -> Merged {
     let directive = directive(patch.shift_remove("$patch"))?;
     if directive == Directive::Delete {
         return Ok(None);
@@ -135,7 +108,9 @@ fn walk_map(dest: Option<Value>, mut patch: Map<String, Value>, at: At) -> Merge
         _ => patch.clone(),
     };
     let at = match at {
-        At::Unknown => embedded(dest.get("kind").map(|_| Value::Object(dest.clone())).as_ref(), None),
+        At::Unknown => {
+            embedded(dest.get("kind").map(|_| Value::Object(dest.clone())).as_ref(), None, schemas)
+        }
         at => at,
     };
     if let Some(Value::Array(retained)) = patch.shift_remove("$retainKeys") {
@@ -154,7 +129,7 @@ fn walk_map(dest: Option<Value>, mut patch: Map<String, Value>, at: At) -> Merge
             continue;
         }
         let old = dest.get(&key).cloned();
-        let merged = walk(old, Some(value), at.field(&key)).map_err(|mut problem| {
+        let merged = walk(old, Some(value), schemas.field(at, &key), schemas).map_err(|mut problem| {
             problem.path.push(key.clone());
             problem
         })?;
@@ -166,11 +141,8 @@ fn walk_map(dest: Option<Value>, mut patch: Map<String, Value>, at: At) -> Merge
     Ok(Some(Value::Object(dest)))
 }
 
-fn walk_list(dest: Option<Value>, patch: Vec<Value>, at: At) -> Merged {
-    let field = match at {
-        At::List(field) if field.patch_merges() => field,
-        _ => return Ok(Some(Value::Array(patch))),
-    };
+fn walk_list(dest: Option<Value>, patch: Vec<Value>, at: At<'_>, schemas: &Schemas) -> Merged {
+    let Some(keys) = at.merge_keys() else { return Ok(Some(Value::Array(patch))) };
     let (directive, patch) = list_directive(patch)?;
     if directive == Directive::Delete {
         return Ok(None);
@@ -179,14 +151,12 @@ fn walk_list(dest: Option<Value>, patch: Vec<Value>, at: At) -> Merged {
         Some(Value::Array(dest)) if directive == Directive::Merge => dest,
         _ => patch.clone(),
     };
-    let keys = match (field.map_keys(), field.merge_key()) {
-        ([], None) => return Ok(Some(Value::Array(merge_scalars(dest, patch)))),
-        ([], Some(key)) => vec![key],
-        (keys, _) => keys.to_vec(),
-    };
-    let at = field.target().map_or(At::Unknown, At::Object);
+    if keys.is_empty() {
+        return Ok(Some(Value::Array(merge_scalars(dest, patch))));
+    }
+    let at = schemas.items(at);
     let list = keyed_list::merge(dest, patch, &keys, &mut |old, new, name| {
-        walk(old, new, at).map_err(|mut problem| {
+        walk(old, new, at, schemas).map_err(|mut problem| {
             problem.path.push(format!("[{name}]"));
             problem
         })
@@ -223,7 +193,9 @@ mod tests {
     }
 
     fn patched(dest: Value, patch: Value) -> Value {
-        apply(deployment(dest), deployment(patch)).unwrap().unwrap()["spec"]["template"]["spec"].clone()
+        apply(deployment(dest), deployment(patch), &Schemas::default()).unwrap().unwrap()["spec"]["template"]
+            ["spec"]
+            .clone()
     }
 
     #[test]
@@ -260,6 +232,7 @@ mod tests {
         let gone = apply(
             deployment(json!({})),
             json!({"apiVersion": "apps/v1", "kind": "Deployment", "$patch": "delete"}),
+            &Schemas::default(),
         );
         assert_eq!(gone, Ok(None));
     }
@@ -268,7 +241,9 @@ mod tests {
     fn unknown_kinds_have_their_lists_replaced() {
         let object =
             |list: Value| json!({"apiVersion": "x.io/v1", "kind": "X", "spec": {"containers": list}});
-        let result = apply(object(json!([{"name": "a"}])), object(json!([{"name": "b"}]))).unwrap();
+        let result =
+            apply(object(json!([{"name": "a"}])), object(json!([{"name": "b"}])), &Schemas::default())
+                .unwrap();
         assert_eq!(result, Some(object(json!([{"name": "b"}]))));
     }
 
@@ -277,6 +252,7 @@ mod tests {
         let error = apply(
             deployment(json!({"containers": [{"name": "a", "image": "x"}]})),
             deployment(json!({"containers": [{"name": "a", "image": ["x"]}]})),
+            &Schemas::default(),
         );
         assert_eq!(error, Err("at spec.template.spec.containers.[a].image: the object has a scalar here and the patch a list; correct the patch".to_owned()));
     }

@@ -7,6 +7,7 @@ use crate::object::yaml::{Dialect, read_documents_as};
 use super::error::RenderError;
 use super::fields::Located;
 use super::kustomization::PatchEntry;
+use super::merge_schema::Schemas;
 use super::patch_json;
 use super::patch_strategic;
 use super::resource::{Resource, Source};
@@ -79,6 +80,7 @@ pub(super) fn apply(
     entry: &PatchEntry,
     patch: Patch,
     resources: &mut ResourceMap,
+    schemas: &Schemas,
 ) -> Result<(), RenderError> {
     let fail =
         |source_at: &Source, problem: String| RenderError::Invalid { source_at: source_at.clone(), problem };
@@ -109,7 +111,7 @@ pub(super) fn apply(
             for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
                 let mut patch = patch.clone();
                 patch.value["apiVersion"] = resource.value["apiVersion"].clone();
-                merge(resource, patch, entry.allow_name_change, entry.allow_kind_change)?;
+                merge(resource, patch, entry.allow_name_change, entry.allow_kind_change, schemas)?;
             }
             drop_deleted(resources);
             resources.check_identities()
@@ -119,7 +121,7 @@ pub(super) fn apply(
                 let at =
                     resources.only(&patch.original_id()).map_err(|problem| fail(&patch.source, problem))?;
                 if let Some(resource) = resources.as_mut_slice().get_mut(at) {
-                    merge(resource, patch, entry.allow_name_change, entry.allow_kind_change)?;
+                    merge(resource, patch, entry.allow_name_change, entry.allow_kind_change, schemas)?;
                 }
                 drop_deleted(resources);
             }
@@ -132,13 +134,14 @@ pub(super) fn apply(
 pub(super) fn apply_strategic(
     patches: Vec<Resource>,
     resources: &mut ResourceMap,
+    schemas: &Schemas,
 ) -> Result<(), RenderError> {
     for patch in patches {
         let at = resources
             .only(&patch.original_id())
             .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
         if let Some(resource) = resources.as_mut_slice().get_mut(at) {
-            merge(resource, patch, false, false)?;
+            merge(resource, patch, false, false, schemas)?;
         }
         drop_deleted(resources);
     }
@@ -169,19 +172,30 @@ pub(super) fn apply_json(
     Ok(())
 }
 
+/// Whether an entry that may be a path or YAML is YAML.
+pub(super) fn is_inline(text: &str) -> bool {
+    text.contains('\n') || text.contains(": ")
+}
+
 /// The text of an entry: its own, or its file's.
 pub(super) fn inline(patch: &Located, file: &str) -> PatchText {
     PatchText { text: patch.text.clone(), file: file.to_owned(), inline_at: Some(patch.source.clone()) }
 }
 
-fn merge(resource: &mut Resource, patch: Resource, rename: bool, rekind: bool) -> Result<(), RenderError> {
+fn merge(
+    resource: &mut Resource,
+    patch: Resource,
+    rename: bool,
+    rekind: bool,
+    schemas: &Schemas,
+) -> Result<(), RenderError> {
     let (name, namespace, kind) =
         (resource.name().to_owned(), resource.namespace().to_owned(), resource.kind().to_owned());
     if rename || rekind {
         resource.remember_id();
     }
     let value = std::mem::take(&mut resource.value);
-    let merged = patch_strategic::apply(value, patch.value)
+    let merged = patch_strategic::apply(value, patch.value, schemas)
         .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
     let Some(merged) = merged else { return Ok(()) };
     resource.value = merged;

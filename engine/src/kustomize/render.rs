@@ -1,13 +1,13 @@
 //! From a tree to objects: accumulating kustomizations in kustomize's order.
 
-use crate::object::{Bundle, DuplicateObject, Object};
+use crate::object::{Bundle, DuplicateObject, Object, schema};
 
 use super::accumulator::Accumulator;
 use super::build_metadata;
-use super::configurations;
 use super::error::RenderError;
 use super::fields::Located;
 use super::kustomization::{FILE_NAMES, Kustomization};
+use super::merge_schema::Schemas;
 use super::name_references;
 use super::order;
 use super::reads::{ReadSet, Reader};
@@ -97,8 +97,15 @@ pub fn render_or_reads(tree: &dyn Tree, path: &str) -> Result<Rendered, Box<Fail
 type Objects = (Vec<Object>, Vec<Source>);
 
 fn render_recorded(tree: &dyn Tree, path: &str) -> (Result<Objects, RenderError>, ReadSet) {
-    let mut renderer =
-        Renderer { reader: Reader::new(tree), stack: Vec::new(), visited: 0, tracks_origin: false };
+    let mut renderer = Renderer {
+        reader: Reader::new(tree),
+        stack: Vec::new(),
+        visited: 0,
+        tracks_origin: false,
+        schemas: Schemas::default(),
+        schema_is_set: false,
+        builtin_in_use: false,
+    };
     let result = renderer.render(path).and_then(finish);
     (result, renderer.reader.into_read_set())
 }
@@ -129,12 +136,16 @@ fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
     Ok((objects, sources))
 }
 
-struct Renderer<'t> {
-    reader: Reader<'t>,
+pub(super) struct Renderer<'t> {
+    pub(super) reader: Reader<'t>,
     /// The folders that are being accumulated, from the outermost.
     stack: Vec<String>,
     visited: usize,
-    tracks_origin: bool,
+    pub(super) tracks_origin: bool,
+    pub(super) schemas: Schemas,
+    pub(super) schema_is_set: bool,
+    /// Whether something was rendered that the built-in schemas were needed for.
+    pub(super) builtin_in_use: bool,
 }
 
 impl Renderer<'_> {
@@ -154,12 +165,7 @@ impl Renderer<'_> {
         let root = Kustomization::read(&self.reader.text(file)?, file)?;
         self.tracks_origin = !root.build_metadata.is_empty();
         let mut accumulated = self.accumulate(directory, "", &root, Accumulator::default())?;
-        for resource in accumulated.resources.iter_mut().filter(|resource| resource.needs_hash) {
-            let suffix = hash::suffix(&resource.value);
-            resource.remember_id();
-            let name = format!("{}-{suffix}", resource.name());
-            resource.set_name(&name);
-        }
+        hash::rename_by_content(&mut accumulated.resources);
         let config = accumulated.config.clone().unwrap_or_else(TransformerConfig::builtin);
         name_references::follow(&mut accumulated.resources, &config)?;
         vars::resolve(&accumulated.variables, accumulated.resources.as_mut_slice(), &config.var_reference)?;
@@ -261,6 +267,7 @@ impl Renderer<'_> {
         mut accumulated: Accumulator,
     ) -> Result<Accumulator, RenderError> {
         self.enter(directory, &Source::new(&kustomization.file, 1))?;
+        self.use_schema(directory, kustomization)?;
         for entry in &kustomization.resources {
             self.add_resource(directory, origin, entry, &mut accumulated)?;
         }
@@ -274,6 +281,7 @@ impl Renderer<'_> {
             }
             accumulated.resources.absorb(generated)?;
         }
+        self.run_generators(directory, origin, kustomization, &mut accumulated)?;
         for entry in &kustomization.components {
             let (inner, nested) = self.nested(directory, entry, true)?;
             let inner_origin = join_origin(origin, &entry.text);
@@ -284,14 +292,17 @@ impl Renderer<'_> {
             Ok((self.reader.text(&file)?, file))
         };
         let note = |name: &str| self.tracks_origin.then(|| configured(origin, &kustomization.file, name));
-        transform::run(kustomization, &mut accumulated, &load, &note)?;
+        transform::run(kustomization, &mut accumulated, &load, &note, &self.schemas)?;
+        self.builtin_in_use |=
+            !kustomization.patches.is_empty() || !kustomization.patches_strategic.is_empty();
+        self.run_transformers(directory, origin, kustomization, &mut accumulated)?;
         accumulated.bind_variables(&kustomization.variables)?;
         self.stack.pop();
         Ok(accumulated)
     }
 
     /// Adds a file's objects, or what a folder's kustomization makes.
-    fn add_resource(
+    pub(super) fn add_resource(
         &mut self,
         directory: &str,
         origin: &str,
@@ -311,6 +322,7 @@ impl Renderer<'_> {
             }
             (file, _) => {
                 for mut resource in resources::read(&self.reader.text(&file)?, &file, Role::Object)? {
+                    self.builtin_in_use |= schema::scope(&resource.gvk()).is_none();
                     if self.tracks_origin {
                         resource.origin =
                             Some(Origin { path: join_origin(origin, &entry.text), ..Origin::default() });
@@ -353,22 +365,6 @@ impl Renderer<'_> {
         }
     }
 
-    fn add_config(
-        &self,
-        directory: &str,
-        kustomization: &Kustomization,
-        accumulated: &mut Accumulator,
-    ) -> Result<(), RenderError> {
-        let mut config = TransformerConfig::builtin();
-        for entry in &kustomization.configurations {
-            let file = self.find(directory, entry)?;
-            let more = configurations::read(&self.reader.text(&file)?, &file)?;
-            config = TransformerConfig::merged(&config, &more)
-                .map_err(|problem| RenderError::Invalid { source_at: entry.source.clone(), problem })?;
-        }
-        accumulated.add_config(&config, &Source::new(&kustomization.file, 1))
-    }
-
     /// Where an entry leads and what is there. Remote entries are refused by name.
     fn locate(&self, directory: &str, entry: &Located) -> Result<(String, EntryKind), RenderError> {
         let is_url =
@@ -393,7 +389,7 @@ impl Renderer<'_> {
     }
 
     /// A file that an entry names.
-    fn find(&self, directory: &str, entry: &Located) -> Result<String, RenderError> {
+    pub(super) fn find(&self, directory: &str, entry: &Located) -> Result<String, RenderError> {
         match self.locate(directory, entry)? {
             (file, EntryKind::File) => Ok(file),
             _ => Err(RenderError::Invalid {
@@ -403,7 +399,7 @@ impl Renderer<'_> {
         }
     }
 
-    fn load(&self, directory: &str, path: &str, at: &Source) -> Result<Vec<u8>, RenderError> {
+    pub(super) fn load(&self, directory: &str, path: &str, at: &Source) -> Result<Vec<u8>, RenderError> {
         let file = self.find(directory, &Located { text: path.to_owned(), source: at.clone() })?;
         self.reader.bytes(&file)
     }
@@ -416,11 +412,11 @@ fn is_manifest(name: &str) -> bool {
 /// What `buildMetadata` says of a generator or transformer.
 fn configured(origin: &str, file: &str, kind: &str) -> Origin {
     let name = file.rsplit('/').next().unwrap_or(file);
-    Origin { path: String::new(), configured_in: join_origin(origin, name), configured_by: kind.to_owned() }
+    Origin { configured_in: join_origin(origin, name), configured_by: kind.to_owned(), ..Origin::default() }
 }
 
 /// Joins paths that may lead upwards from the rendered folder, as Go's `filepath.Join` does.
-fn join_origin(origin: &str, path: &str) -> String {
+pub(super) fn join_origin(origin: &str, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in origin.split('/').chain(path.split('/')) {
         match part {

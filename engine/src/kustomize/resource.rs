@@ -90,6 +90,10 @@ pub(super) struct Origin {
     pub configured_in: String,
     /// The generator's or transformer's kind.
     pub configured_by: String,
+    /// The name of the object that configured it, if one did.
+    pub name: String,
+    /// The namespace of that object.
+    pub namespace: String,
 }
 
 /// A name that an object had.

@@ -21,7 +21,7 @@ pub(super) enum Role {
     TargetedPatch,
 }
 
-/// Reads the objects of a file. Lists are opened; objects for other tools are left out.
+/// Reads the objects of a file. Lists are opened.
 pub(super) fn read(text: &str, file: &str, role: Role) -> Result<Vec<Resource>, RenderError> {
     let mut queue: Vec<Node> = read_nodes(text, file, Dialect::Manifest)?;
     queue.reverse();
@@ -49,9 +49,7 @@ pub(super) fn read(text: &str, file: &str, role: Role) -> Result<Vec<Resource>, 
                     resource.settle_annotations();
                 }
                 resource.empty_fields = empty_fields;
-                if !is_for_other_tools(&resource.value) {
-                    resources.push(resource);
-                }
+                resources.push(resource);
             }
         }
     }

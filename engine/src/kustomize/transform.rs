@@ -7,16 +7,17 @@ use super::error::RenderError;
 use super::fields::Located;
 use super::kustomization::{Kustomization, PatchEntry, ReplacementEntry};
 use super::labels::set_pairs;
+use super::merge_schema::Schemas;
 use super::names::{Affix, rename};
-use super::namespace::set_namespace;
+use super::namespace::{NamespaceOptions, set_namespace};
 use super::patches::{self, Patch, PatchText};
 use super::replacements::Replacement;
-use super::resource::{Origin, Source};
+use super::resource::{Origin, Resource, Source};
 use super::resources::Role;
 use super::transformer_config::TransformerConfig;
 
 /// Reads a file that the kustomization names: its text and its path.
-type Load<'a> = &'a dyn Fn(&Located) -> Result<(String, String), RenderError>;
+pub(super) type Load<'a> = &'a dyn Fn(&Located) -> Result<(String, String), RenderError>;
 /// What to note about a transformer, if notes are asked for.
 type Note<'a> = &'a dyn Fn(&str) -> Option<Origin>;
 
@@ -26,45 +27,47 @@ pub(super) fn run(
     accumulated: &mut Accumulator,
     load: Load<'_>,
     note: Note<'_>,
+    schemas: &Schemas,
 ) -> Result<(), RenderError> {
     let config = accumulated.config.clone().unwrap_or_else(TransformerConfig::builtin);
-    patch(kustomization, accumulated, load, note)?;
+    patch(kustomization, accumulated, load, note, schemas)?;
     if let Some(namespace) = &kustomization.namespace {
         for resource in accumulated.resources.iter_mut() {
-            set_namespace(&namespace.text, resource, &config.namespace).map_err(at(&namespace.source))?;
+            set_namespace(&namespace.text, resource, &config.namespace, NamespaceOptions::default())
+                .map_err(at(&namespace.source))?;
         }
         accumulated.resources.check_identities()?;
-        remark(accumulated, note("NamespaceTransformer"));
+        accumulated.remark(note("NamespaceTransformer"));
     }
     if let Some(prefix) = &kustomization.name_prefix {
         for resource in accumulated.resources.iter_mut() {
             rename(Affix::Prefix(&prefix.text), resource, &config.name_prefix).map_err(at(&prefix.source))?;
         }
-        remark(accumulated, note("PrefixTransformer"));
+        accumulated.remark(note("PrefixTransformer"));
     }
     if let Some(suffix) = &kustomization.name_suffix {
         for resource in accumulated.resources.iter_mut() {
             rename(Affix::Suffix(&suffix.text), resource, &config.name_suffix).map_err(at(&suffix.source))?;
         }
-        remark(accumulated, note("SuffixTransformer"));
+        accumulated.remark(note("SuffixTransformer"));
     }
     label(kustomization, accumulated, &config, note)?;
     for entry in &kustomization.patches_json {
         let patch = read_patch(entry, &kustomization.file, load)?;
         patches::apply_json(entry, patch, &mut accumulated.resources)?;
-        remark(accumulated, note("PatchJson6902Transformer"));
+        accumulated.remark(note("PatchJson6902Transformer"));
     }
     for (source, replicas) in &kustomization.replicas {
         replicas.apply(accumulated.resources.as_mut_slice(), &config.replicas).map_err(at(source))?;
-        remark(accumulated, note("ReplicaCountTransformer"));
+        accumulated.remark(note("ReplicaCountTransformer"));
     }
     for (source, image) in &kustomization.images {
         image.apply(accumulated.resources.iter_mut(), &config.images).map_err(at(source))?;
-        remark(accumulated, note("ImageTagTransformer"));
+        accumulated.remark(note("ImageTagTransformer"));
     }
-    replace(kustomization, accumulated, load)?;
     if !kustomization.replacements.is_empty() {
-        remark(accumulated, note("ReplacementTransformer"));
+        replace(&kustomization.replacements, &Source::new(&kustomization.file, 1), accumulated, load)?;
+        accumulated.remark(note("ReplacementTransformer"));
     }
     Ok(())
 }
@@ -74,26 +77,20 @@ fn patch(
     accumulated: &mut Accumulator,
     load: Load<'_>,
     note: Note<'_>,
+    schemas: &Schemas,
 ) -> Result<(), RenderError> {
     let mut strategic = Vec::new();
     for entry in &kustomization.patches_strategic {
-        // For historical reasons an entry is the patch itself, or else the path of its file.
-        let text = if entry.text.contains('\n') || entry.text.contains(": ") {
-            patches::inline(entry, &kustomization.file)
-        } else {
-            let (text, file) = load(entry)?;
-            PatchText { text, file, inline_at: None }
-        };
-        strategic.extend(patches::strategic(&text, Role::Patch)?);
+        strategic.extend(strategic_patch(entry, &kustomization.file, load)?);
     }
     if !kustomization.patches_strategic.is_empty() {
-        patches::apply_strategic(strategic, &mut accumulated.resources)?;
-        remark(accumulated, note("PatchStrategicMergeTransformer"));
+        patches::apply_strategic(strategic, &mut accumulated.resources, schemas)?;
+        accumulated.remark(note("PatchStrategicMergeTransformer"));
     }
     for entry in &kustomization.patches {
         let patch = read_patch(entry, &kustomization.file, load)?;
-        patches::apply(entry, patch, &mut accumulated.resources)?;
-        remark(accumulated, note("PatchTransformer"));
+        patches::apply(entry, patch, &mut accumulated.resources, schemas)?;
+        accumulated.remark(note("PatchTransformer"));
     }
     Ok(())
 }
@@ -108,7 +105,7 @@ fn label(
         let specs = labels.field_specs(config).map_err(at(source))?;
         grow_by_pairs(&labels.pairs, accumulated, source)?;
         set_pairs(&labels.pairs, accumulated.resources.iter_mut(), &specs).map_err(at(source))?;
-        remark(accumulated, note("LabelTransformer"));
+        accumulated.remark(note("LabelTransformer"));
     }
     let source = Source::new(&kustomization.file, 1);
     grow_by_pairs(&kustomization.common_labels, accumulated, &source)?;
@@ -116,7 +113,7 @@ fn label(
     if !kustomization.labels.is_empty() || !kustomization.common_labels.is_empty() {
         set_pairs(&kustomization.common_labels, accumulated.resources.iter_mut(), &config.common_labels)
             .map_err(at(&source))?;
-        remark(accumulated, note("LabelTransformer"));
+        accumulated.remark(note("LabelTransformer"));
     }
     if !kustomization.common_annotations.is_empty() {
         set_pairs(
@@ -125,13 +122,13 @@ fn label(
             &config.common_annotations,
         )
         .map_err(at(&source))?;
-        remark(accumulated, note("AnnotationsTransformer"));
+        accumulated.remark(note("AnnotationsTransformer"));
     }
     Ok(())
 }
 
 /// Counts what labels or annotations add, taking two places in every object as the usual number.
-fn grow_by_pairs(
+pub(super) fn grow_by_pairs(
     pairs: &BTreeMap<String, String>,
     accumulated: &mut Accumulator,
     source: &Source,
@@ -141,18 +138,35 @@ fn grow_by_pairs(
     accumulated.resources.grow(bytes, 2 * objects, source)
 }
 
-fn replace(
-    kustomization: &Kustomization,
+/// Reads an entry of strategic merge patches.
+pub(super) fn strategic_patch(
+    entry: &Located,
+    file: &str,
+    load: Load<'_>,
+) -> Result<Vec<Resource>, RenderError> {
+    // For historical reasons an entry is the patch itself, or else the path of its file.
+    let text = if patches::is_inline(&entry.text) {
+        patches::inline(entry, file)
+    } else {
+        let (text, file) = load(entry)?;
+        PatchText { text, file, inline_at: None }
+    };
+    patches::strategic(&text, Role::Patch)
+}
+
+/// Makes replacements.
+pub(super) fn replace(
+    entries: &[ReplacementEntry],
+    source: &Source,
     accumulated: &mut Accumulator,
     load: Load<'_>,
 ) -> Result<(), RenderError> {
-    let source = Source::new(&kustomization.file, 1);
     let mut run = |replacement: &Replacement| {
         let limit = accumulated.resources.growth_left();
         let written = replacement.apply(accumulated.resources.as_mut_slice(), limit)?;
-        accumulated.resources.grow(written, 1, &source)
+        accumulated.resources.grow(written, 1, source)
     };
-    for entry in &kustomization.replacements {
+    for entry in entries {
         match entry {
             ReplacementEntry::Inline(replacement) => run(replacement)?,
             ReplacementEntry::File(path) => {
@@ -164,7 +178,8 @@ fn replace(
     Ok(())
 }
 
-fn read_patch(entry: &PatchEntry, file: &str, load: Load<'_>) -> Result<Patch, RenderError> {
+/// Reads the patch of an entry.
+pub(super) fn read_patch(entry: &PatchEntry, file: &str, load: Load<'_>) -> Result<Patch, RenderError> {
     let invalid =
         |problem: &str| RenderError::Invalid { source_at: entry.source.clone(), problem: problem.to_owned() };
     let text = match (&entry.patch, &entry.path) {
@@ -179,18 +194,6 @@ fn read_patch(entry: &PatchEntry, file: &str, load: Load<'_>) -> Result<Patch, R
         }
     };
     patches::read(&text, entry.target.is_some())
-}
-
-/// Notes a transformer on every object: as its origin if it has none, else as a change.
-fn remark(accumulated: &mut Accumulator, origin: Option<Origin>) {
-    let Some(origin) = origin else { return };
-    for resource in accumulated.resources.iter_mut() {
-        if resource.origin.is_none() {
-            resource.origin = Some(origin.clone());
-        } else {
-            resource.transformations.push(origin.clone());
-        }
-    }
 }
 
 fn at(source: &Source) -> impl Fn(String) -> RenderError + '_ {

@@ -83,7 +83,7 @@ impl Variable {
                 self.invalid(format!("there is no {} {}; correct objref", self.kinds.kind, self.object))
             );
         };
-        field_path::get(&resource.value, &self.field_path).cloned().ok_or_else(|| {
+        field_path::get(&resource.value, &with_indices(&self.field_path)).cloned().ok_or_else(|| {
             self.invalid(format!("{} has no {}; correct fieldref", resource.id(), self.field_path))
         })
     }
@@ -117,6 +117,18 @@ pub(super) fn resolve(
         }
     }
     Ok(())
+}
+
+/// A variable's `ports[0]` is `ports.0` in the paths of replacements.
+fn with_indices(path: &str) -> String {
+    let indexed = |step: &str| {
+        let (field, index) = step.strip_suffix(']')?.rsplit_once('[')?;
+        let is_index = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
+        is_index.then(|| if field.is_empty() { index.to_owned() } else { format!("{field}.{index}") })
+    };
+    let steps: Vec<String> =
+        path.split('.').map(|step| indexed(step).unwrap_or_else(|| step.to_owned())).collect();
+    steps.join(".")
 }
 
 fn substitute(value: &mut Value, values: &BTreeMap<String, Value>) -> Result<(), String> {
@@ -179,6 +191,18 @@ fn replaced(text: &str, values: &BTreeMap<String, Value>) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn items_are_named_by_their_number() {
+        for (path, meant) in [
+            ("spec.ports[0].port", "spec.ports.0.port"),
+            ("[1]", "1"),
+            ("a.[n=x].b", "a.[n=x].b"),
+            ("metadata.annotations.[x.y]", "metadata.annotations.[x.y]"),
+        ] {
+            assert_eq!(with_indices(path), meant);
+        }
+    }
 
     #[test]
     fn variables_keep_their_type_only_when_alone() {

@@ -72,6 +72,14 @@ pub fn scope(gvk: &GroupVersionKind) -> Option<Scope> {
     TABLE.kinds.get(&(version.as_str(), gvk.kind.as_str())).map(|(scope, _)| *scope)
 }
 
+/// A type by its name in an OpenAPI v2 document, such as `io.k8s.api.core.v1.PodSpec`; none where nothing
+/// is known about its fields.
+pub fn named(name: &str) -> Option<Type> {
+    let mut dots = name.strip_prefix("io.k8s.")?.rmatch_indices('.').map(|(at, _)| at);
+    let start = "io.k8s.".len() + dots.nth(2)? + 1;
+    TABLE.types.get_key_value(&name[start..]).map(|(name, _)| Type(name))
+}
+
 impl Type {
     /// What is known about a field; none where nothing is.
     pub fn field(&self, name: &str) -> Option<&'static Field> {
@@ -211,6 +219,14 @@ mod tests {
         assert_eq!(at("spec.template.spec.containers.args").unwrap().list_type(), ListType::Atomic);
         assert!(at("spec.selector").unwrap().is_atomic_map());
         assert!(at("spec.nonsense").is_none());
+    }
+
+    #[test]
+    fn types_are_found_by_their_full_names() {
+        assert!(named("io.k8s.api.core.v1.PodSpec").unwrap().field("containers").unwrap().patch_merges());
+        for unknown in ["io.k8s.api.core.v1.Nonsense", "com.example.core.v1.PodSpec", "io.k8s.PodSpec", ""] {
+            assert_eq!(named(unknown), None, "{unknown}");
+        }
     }
 
     #[test]
