@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::network::Network;
 use crate::pod_logs::NodeLogs;
+use crate::pod_metrics::NodeMetrics;
 use crate::programs::Programs;
 use crate::shop;
 
@@ -86,9 +87,11 @@ impl Cluster {
             folder.canonicalize().map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
         let node_root = folder.join("node");
         let network = Network::claim().map_err(Error::Network)?;
+        let usage = node::Usage::default();
         let server = Server::start(apiserver::Config {
             service_range: network.services(),
             pod_logs: Some(Arc::new(NodeLogs::new(&node_root))),
+            pod_metrics: Some(Arc::new(NodeMetrics::new(usage.clone()))),
             ..apiserver::Config::default()
         })
         .await?;
@@ -107,6 +110,7 @@ impl Cluster {
         let controllers = tokio::spawn(controllers::run(client.clone(), until(stopped)));
 
         let mut config = node::Config::new(node_root, images);
+        config.usage = usage;
         (config.pod_network, config.pod_network_prefix) = network.pods();
         let node = Node::start(client.clone(), config).await?;
         let shop_url = format!("http://{}", node.ingress_address());

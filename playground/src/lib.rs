@@ -11,6 +11,7 @@ pub mod environment;
 pub mod http_client;
 pub mod network;
 pub mod pod_logs;
+pub mod pod_metrics;
 pub mod print;
 pub mod programs;
 pub mod repository;

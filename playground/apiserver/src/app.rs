@@ -29,11 +29,15 @@ impl App {
     /// State with the built-in resources and no objects.
     pub fn new(config: Config) -> App {
         let random = Mutex::new(config.seed ^ 0x9e37_79b9_7f4a_7c15);
+        let mut catalogue = Catalogue::built_in();
+        if config.pod_metrics.is_some() {
+            crate::metrics_api::resources().into_iter().for_each(|resource| catalogue.add(resource));
+        }
         let mut app = App {
             config,
             admin_token: String::new(),
             store: RwLock::default(),
-            catalogue: RwLock::new(Arc::new(Catalogue::built_in())),
+            catalogue: RwLock::new(Arc::new(catalogue)),
             random,
             tokens: Mutex::default(),
         };

@@ -22,6 +22,7 @@ mod fieldset;
 mod jsonpath;
 mod logs;
 mod managed;
+mod metrics_api;
 mod openapi;
 mod patch;
 mod protobuf;
@@ -47,4 +48,5 @@ mod watch;
 mod write;
 
 pub use logs::{LogRequest, LogStream, PodLogs};
+pub use metrics_api::{Amounts, NodeUsage, PodMetrics, PodUsage};
 pub use server::{Config, Error, Server};

@@ -9,7 +9,7 @@ use crate::request::{self, Request, Target};
 use crate::respond::{self, Body, Format, Shape};
 use crate::status::{About, Refusal};
 use crate::write::Call;
-use crate::{discovery, logs, openapi, read, review, sub, time, watch};
+use crate::{discovery, logs, metrics_api, openapi, read, review, sub, time, watch};
 use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -119,6 +119,12 @@ async fn resource(
         let stream = target.subresource == "log";
         if stream { Ok(Format { shape: Shape::Whole, yaml: false }) } else { Err(refusal) }
     })?;
+    if resource.group == metrics_api::GROUP
+        && resource.custom.is_none()
+        && let Some(source) = &app.config.pod_metrics
+    {
+        return metrics_api::answer(app, source.as_ref(), target, request, format);
+    }
     let mut call = Call { app, target, request, user, warnings: Vec::new() };
     let (code, value) = match (target.subresource.as_str(), verb) {
         ("" | "status", "watch") => return watch::watch(app, target, request, format),

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::logs::PodLogs;
+use crate::metrics_api::PodMetrics;
 use crate::request::{Query, Request, percent_decode};
 use crate::respond::{self, Body};
 use crate::status::Refusal;
@@ -32,6 +33,8 @@ pub struct Config {
     pub service_range: (Ipv4Addr, u8),
     /// Who has the logs of pods.
     pub pod_logs: Option<Arc<dyn PodLogs>>,
+    /// Who measures pods; `metrics.k8s.io` is served when there is somebody.
+    pub pod_metrics: Option<Arc<dyn PodMetrics>>,
 }
 
 impl Default for Config {
@@ -42,6 +45,7 @@ impl Default for Config {
             anonymous_admin: true,
             service_range: (Ipv4Addr::new(127, 96, 0, 0), 12),
             pod_logs: None,
+            pod_metrics: None,
         }
     }
 }

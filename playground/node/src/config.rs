@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::images::ImageMap;
+use crate::usage::Usage;
 
 /// The configuration of a node. [`Config::new`] gives defaults for everything but its folder and images.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub cpus: u32,
     /// Further labels of the Node object.
     pub labels: BTreeMap<String, String>,
+    /// Where the node measures what pods use.
+    pub usage: Usage,
 }
 
 impl Config {
@@ -40,6 +43,7 @@ impl Config {
             ingress_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             cpus: 64,
             labels: BTreeMap::new(),
+            usage: Usage::default(),
         }
     }
 }

@@ -228,6 +228,12 @@ impl Runner {
         });
         self.event(false, "Started", format!("Started container {}", self.name));
         tracing::debug!(container = self.name, process = process.id(), "started");
+        let _measured = self.worker.context.config.usage.track(
+            pod.metadata.namespace.as_deref().unwrap_or_default(),
+            pod.metadata.name.as_deref().unwrap_or_default(),
+            &self.name,
+            process.id(),
+        );
         let exit = self.attend(container, target, &mut process).await;
         let tail = (exit.code != 0
             && container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"))

@@ -35,6 +35,7 @@ mod proxy;
 mod register;
 mod rewrite;
 mod status;
+mod usage;
 mod volumes;
 
 pub use config::Config;
@@ -43,3 +44,4 @@ pub use images::{ImageMap, Program};
 pub use logs::{LogOptions, Logs};
 pub use node::Node;
 pub use process::reap;
+pub use usage::{ContainerUsage, PodUsage, Usage};

@@ -127,6 +127,7 @@ impl Node {
         context.claims.wait_synced().await;
         ingresses.wait_synced().await;
 
+        self.tasks.spawn(context.config.usage.clone().run(context.config.name.clone()));
         let ingress = Arc::new(Ingress::new(Arc::clone(&context.table)));
         ingress.set_rules(Rules::new(&ingresses.all()));
         self.tasks.spawn(serve(listener, Arc::clone(&ingress)));

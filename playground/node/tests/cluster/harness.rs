@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
-use node::{Config, ImageMap, Node, Program};
+use node::{Config, ImageMap, Node, Program, Usage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -40,13 +41,16 @@ pub fn images() -> ImageMap {
             "stubborn",
             Program::new("/bin/sh").with_args(["-c", "trap '' TERM; while :; do sleep 1; done"]),
         )
+        .with("busy", Program::new("/bin/sh").with_args(["-c", "while :; do :; done"]))
         .with("once", Program::new("/bin/sh").with_args(["-c", "echo done"]))
 }
 
 impl Cluster {
     pub async fn start(name: &str) -> Cluster {
         let number = NETWORK.fetch_add(1, Ordering::SeqCst);
+        let usage = Usage::new(Duration::from_millis(100), Duration::from_secs(1));
         let server = apiserver::Server::start(apiserver::Config {
+            pod_metrics: Some(Arc::new(crate::usage::Measured(usage.clone()))),
             service_range: (Ipv4Addr::new(127, 220 + number, 0, 0), 16),
             ..apiserver::Config::default()
         })
@@ -62,6 +66,7 @@ impl Cluster {
         let config = Config {
             pod_network: Ipv4Addr::new(127, 180 + number, 0, 0),
             pod_network_prefix: 16,
+            usage,
             ..Config::new(&root, images())
         };
         let node = Node::start(client.clone(), config).await.unwrap();

@@ -8,4 +8,5 @@ mod harness;
 mod lifecycle;
 mod rollouts;
 mod traffic;
+mod usage;
 mod workloads;
