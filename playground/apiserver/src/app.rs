@@ -2,6 +2,7 @@
 
 use crate::Config;
 use crate::auth::User;
+use crate::faults::Faults;
 use crate::schema::catalogue::{Catalogue, Resource};
 use crate::schema::{Type, table::TABLE};
 use crate::status::{About, Refusal};
@@ -11,12 +12,14 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// The server's state.
 pub struct App {
     /// How the server was started.
     pub config: Config,
+    /// Faults on demand.
+    pub faults: Faults,
     /// Token of the cluster administrator.
     pub admin_token: String,
     store: RwLock<Store>,
@@ -26,14 +29,15 @@ pub struct App {
 }
 
 impl App {
-    /// State with the built-in resources and no objects.
-    pub fn new(config: Config) -> App {
+    /// State with the built-in resources and no objects. `own` is where it will be.
+    pub fn new(config: Config, own: Weak<App>) -> App {
         let random = Mutex::new(config.seed ^ 0x9e37_79b9_7f4a_7c15);
         let mut catalogue = Catalogue::built_in();
         if config.pod_metrics.is_some() {
             crate::metrics_api::resources().into_iter().for_each(|resource| catalogue.add(resource));
         }
         let mut app = App {
+            faults: Faults::new(own, config.seed),
             config,
             admin_token: String::new(),
             store: RwLock::default(),

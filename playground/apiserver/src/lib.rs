@@ -18,6 +18,7 @@ mod delete;
 mod discovery;
 mod escalation;
 mod expressions;
+mod faults;
 mod fieldset;
 mod jsonpath;
 mod logs;
@@ -47,6 +48,7 @@ mod validate;
 mod watch;
 mod write;
 
+pub use faults::{ActiveRule, Fault, Faults, Rule, RuleError};
 pub use logs::{LogRequest, LogStream, PodLogs};
 pub use metrics_api::{Amounts, NodeUsage, PodMetrics, PodUsage};
 pub use server::{Config, Error, Server};

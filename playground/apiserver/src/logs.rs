@@ -1,7 +1,7 @@
 //! `pods/log`: the node has the logs; the API server hands the question on.
 
 use crate::request::Query;
-use crate::respond::Body;
+use crate::respond::{Body, Broken};
 use crate::status::{About, Refusal};
 use crate::write::Call;
 use bytes::Bytes;
@@ -12,7 +12,6 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use std::convert::Infallible;
 
 /// Which part of which log is wanted.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,7 +91,7 @@ pub async fn answer(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
         });
     };
     let stream = source.open(request).await.map_err(Refusal::bad_request)?;
-    let frames = stream.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+    let frames = stream.map(|bytes| Ok::<_, Broken>(Frame::data(bytes)));
     let mut response = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)

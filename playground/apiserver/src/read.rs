@@ -140,6 +140,16 @@ fn state_of(store: &Store, request: &Request, next: Option<&Continue>) -> Result
     Ok(None)
 }
 
+/// The state of a list that is to be stale: as old as wanted, unless the client asks for a newer one.
+fn stale_state(store: &Store, request: &Request, table: &str, stale: u64) -> Result<Option<u64>, Refusal> {
+    let least = request.query.get("resourceVersion").parse().unwrap_or(0);
+    if least > stale {
+        return state_of(store, request, None);
+    }
+    // What is no longer in the history cannot be shown.
+    Ok(Some(stale.max(store.oldest(table))).filter(|r| *r < store.revision()))
+}
+
 /// 410 for a page or an exact list whose revision was compacted. A page comes with a token for the current state.
 fn expired(next: Option<&Continue>) -> Refusal {
     let Some(next) = next else {
@@ -172,7 +182,10 @@ pub fn list(
     }
     let (objects, revision, rest) = {
         let store = app.store();
-        let state = state_of(&store, request, next.as_ref())?;
+        let state = match request.stale.filter(|_| next.is_none()) {
+            Some(stale) => stale_state(&store, request, &resource.table(), stale)?,
+            None => state_of(&store, request, next.as_ref())?,
+        };
         let start = next.as_ref().map_or("", |c| c.start.as_str());
         let (table, prefix) = (resource.table(), selection.prefix.as_str());
         let old: Vec<Arc<Object>>;

@@ -20,6 +20,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// An earlier revision that a list is to show, by a fault on demand.
+    pub stale: Option<u64>,
 }
 
 impl Request {

@@ -9,14 +9,18 @@ use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use std::convert::Infallible;
+
+/// The connection is to end here.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("the connection is broken off, as a fault on demand asks")]
+pub struct Broken;
 
 /// A response body.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, Broken>;
 
 /// A body that is all there.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// What the client wants to see.

@@ -9,7 +9,7 @@ use crate::request::{self, Request, Target};
 use crate::respond::{self, Body, Format, Shape};
 use crate::status::{About, Refusal};
 use crate::write::Call;
-use crate::{discovery, logs, metrics_api, openapi, read, review, sub, time, watch};
+use crate::{discovery, faults, logs, metrics_api, openapi, read, review, sub, time, watch};
 use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -54,6 +54,10 @@ fn other(app: &App, request: &Request, user: &User, path: &[&str]) -> Result<Res
     let action = Action { verb: request.method.as_str().to_lowercase(), path: whole, ..Action::default() };
     if !rbac::allowed(app, user, &action) {
         return Err(Refusal::forbidden(About::default(), &action.denial(user)));
+    }
+    if let ["playground", rest @ ..] = path {
+        let (code, value) = faults::answer(app, request, rest)?;
+        return Ok(respond::value(code, &value, false));
     }
     let format = respond::negotiate(request.header("accept"));
     let aggregated = format.as_ref().is_ok_and(|f| f.shape == Shape::Discovery);

@@ -1,11 +1,12 @@
 //! The HTTP server around it all.
 
 use crate::app::App;
+use crate::faults::{Fault, Faults};
 use crate::logs::PodLogs;
 use crate::metrics_api::PodMetrics;
-use crate::request::{Query, Request, percent_decode};
+use crate::request::{Query, Request, Target, percent_decode};
 use crate::respond::{self, Body};
-use crate::status::Refusal;
+use crate::status::{About, Refusal};
 use crate::{body, bootstrap, route};
 use http::Response;
 use http_body_util::{BodyExt, Limited};
@@ -13,12 +14,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::convert::Infallible;
+use std::error::Error as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How to start a server.
 #[derive(Clone)]
@@ -78,7 +79,7 @@ impl Server {
         let refuse = |source| Error::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(refuse)?;
         let address = listener.local_addr().map_err(refuse)?;
-        let app = Arc::new(App::new(Config { address, ..config }));
+        let app = Arc::new_cyclic(|own| App::new(Config { address, ..config }, own.clone()));
         bootstrap::run(&app);
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(accept(listener, app.clone(), stopped));
@@ -111,6 +112,11 @@ impl Server {
         )
     }
 
+    /// Faults on demand.
+    pub fn faults(&self) -> &Faults {
+        &self.app.faults
+    }
+
     /// Forgets the history, as etcd does at its compactions: a watch or a page from before is answered with 410.
     pub fn compact(&self) {
         self.app.store_mut().compact();
@@ -133,6 +139,7 @@ impl Drop for Server {
 }
 
 async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -142,38 +149,83 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: watch::Receiv
                     continue;
                 }
             },
-            _ = stopped.wait_for(|stop| *stop) => return,
+            Some(_) = connections.join_next() => continue,
+            _ = stopped.wait_for(|stop| *stop) => break,
         };
         // Without it small answers wait for acknowledgements.
         let _ = stream.set_nodelay(true);
-        let (app, mut stopped) = (app.clone(), stopped.clone());
-        tokio::spawn(async move {
-            let service = service_fn(|request| serve(app.clone(), request));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                result = connection => if let Err(error) = result {
-                    tracing::debug!(%error, "a connection ended early");
-                },
-                _ = stopped.wait_for(|stop| *stop) => {}
+        connections.spawn(connection(stream, app.clone(), stopped.clone()));
+    }
+    // What is being written is written before the store is at rest.
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(stream: TcpStream, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
+    let service = service_fn(|request| serve(app.clone(), request));
+    let mut connection =
+        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        result = &mut connection => {
+            let Err(error) = result else { return };
+            tracing::debug!(%error, "a connection ended early");
+            if error.source().is_some_and(|source| source.is::<Reset>()) {
+                // Closed without lingering, the peer gets a reset instead of an orderly end.
+                let _ = connection.into_parts().io.into_inner().set_zero_linger();
             }
-        });
+        }
+        _ = stopped.wait_for(|stop| *stop) => {}
     }
 }
 
-async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Response<Body>, Infallible> {
+/// The connection is to be reset without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is reset, as a fault on demand asks")]
+struct Reset;
+
+async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Response<Body>, Reset> {
     let (parts, incoming) = request.into_parts();
     let Ok(collected) = Limited::new(incoming, body::LIMIT).collect().await else {
         return Ok(respond::refusal(&Refusal::too_large()));
     };
     let segments = parts.uri.path().trim_matches('/').split('/').filter(|s| !s.is_empty());
-    let request = Request {
+    let mut request = Request {
         method: parts.method,
         path: segments.map(|s| percent_decode(s, false)).collect(),
         query: Query::parse(parts.uri.query().unwrap_or_default()),
         headers: parts.headers,
         body: collected.to_bytes(),
+        stale: None,
     };
-    Ok(route::answer(&app, request).await)
+    let verdict = app.faults.decide(&app, &request);
+    if !verdict.delay.is_zero() {
+        tokio::time::sleep(verdict.delay).await;
+    }
+    request.stale = verdict.stale;
+    let Some(fault) = verdict.fault else { return Ok(route::answer(&app, request).await) };
+    let watches = request.query.is_true("watch");
+    let refusal = match fault {
+        Fault::Hang => std::future::pending().await,
+        Fault::Reset => return Err(Reset),
+        Fault::LoseAnswer => {
+            route::answer(&app, request).await;
+            return Err(Reset);
+        }
+        Fault::Expired if watches => return Ok(crate::watch::expired()),
+        Fault::Expired => Refusal::gone("The resourceVersion for the provided list is too old."),
+        Fault::Conflict => Refusal::modified(about(&app, &request)),
+        Fault::TooManyRequests { retry_after_seconds } => Refusal::too_many_requests(retry_after_seconds),
+        Fault::InternalError => Refusal::internal_error("etcdserver: request timed out"),
+        Fault::Unavailable { retry_after_seconds } => Refusal::unavailable(retry_after_seconds),
+        Fault::Delay { .. } | Fault::StaleList | Fault::DropWatch { .. } | Fault::SilenceWatch { .. } => {
+            return Ok(route::answer(&app, request).await);
+        }
+    };
+    Ok(respond::refusal(&refusal))
+}
+
+/// What a request is about, for the wording of a refusal.
+fn about(app: &App, request: &Request) -> About {
+    Target::find(&app.catalogue(), &request.path)
+        .map(|t| About::new(&t.resource.group, &t.resource.plural, &t.name))
+        .unwrap_or_default()
 }

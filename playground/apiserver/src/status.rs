@@ -248,6 +248,37 @@ impl Refusal {
         Refusal::plain_new(500, "", message)
     }
 
+    /// 429: the server has too much to do.
+    pub fn too_many_requests(seconds: u32) -> Refusal {
+        let message = "Too many requests, please try again later.";
+        Refusal {
+            about: Some(Box::default()),
+            retry_after: Some(seconds),
+            ..Refusal::plain_new(429, "TooManyRequests", message)
+        }
+    }
+
+    /// 500: the server has a problem of its own.
+    pub fn internal_error(why: &str) -> Refusal {
+        let message = format!("Internal error occurred: {why}");
+        let cause = Cause { field: String::new(), reason: "", message: why.to_owned() };
+        Refusal {
+            about: Some(Box::default()),
+            causes: vec![cause],
+            ..Refusal::plain_new(500, "InternalError", message)
+        }
+    }
+
+    /// 503: the server is not there for now.
+    pub fn unavailable(seconds: Option<u32>) -> Refusal {
+        let message = "the server is currently unable to handle the request";
+        Refusal {
+            about: Some(Box::default()),
+            retry_after: seconds,
+            ..Refusal::plain_new(503, "ServiceUnavailable", message)
+        }
+    }
+
     /// 504: the resourceVersion lies in the future.
     pub fn future_version(wanted: u64, current: u64) -> Refusal {
         let message = format!("Timeout: Too large resource version: {wanted}, current: {current}");

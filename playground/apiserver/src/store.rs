@@ -165,6 +165,11 @@ impl Store {
         Ok(objects)
     }
 
+    /// The oldest revision at which a resource can still be seen.
+    pub fn oldest(&self, table: &str) -> u64 {
+        self.tables.get(table).map_or(0, |t| t.forgotten)
+    }
+
     /// Forgets the history, as etcd does at its compactions: watches and pages from earlier revisions are refused.
     pub fn compact(&mut self) {
         let revision = self.revision;

@@ -1,9 +1,10 @@
 //! Watches: a stream of changes, from the past or the current state on.
 
 use crate::app::App;
+use crate::faults::{self, Facts, WatchFault};
 use crate::read::{self, Selection};
 use crate::request::{Request, Target};
-use crate::respond::{self, Body, Format, Shape};
+use crate::respond::{self, Body, Broken, Format, Shape};
 use crate::schema::catalogue::Resource;
 use crate::status::{Cause, Refusal};
 use crate::store::{Change, Event, Feed, Object};
@@ -16,7 +17,6 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -39,6 +39,44 @@ struct Watch {
     seen: u64,
     end: Instant,
     next_bookmark: Instant,
+    troubles: Troubles,
+}
+
+/// The faults on demand of one watch.
+struct Troubles {
+    facts: Facts,
+    changes: tokio::sync::watch::Receiver<u64>,
+    /// Number of the last rule that was looked at.
+    met: u64,
+    fault: Option<WatchFault>,
+}
+
+impl Troubles {
+    fn look(&mut self, app: &App) {
+        if self.fault.is_none() {
+            self.fault = app.faults.decide_watch(&self.facts, &mut self.met);
+        }
+    }
+
+    /// Counts an event that is about to be sent.
+    fn count(&mut self) {
+        if let Some(WatchFault::Drop(left) | WatchFault::Silence(left)) = &mut self.fault {
+            *left = left.saturating_sub(1);
+        }
+    }
+}
+
+/// What a watch does next.
+enum Next {
+    Send(Bytes),
+    Break,
+    End,
+}
+
+/// The answer to a watch from a revision that is gone, as its one event.
+pub fn expired() -> Response<Body> {
+    let body = Refusal::gone("The resourceVersion for the provided watch is too old.").body();
+    respond::raw(200, line(&json!({"type": "ERROR", "object": body})), "application/json")
 }
 
 /// Answers a watch request.
@@ -85,14 +123,24 @@ pub fn watch(
         feed,
         end: Instant::now() + Duration::from_secs(seconds.min(86_400)),
         next_bookmark: Instant::now() + BOOKMARK,
+        troubles: Troubles {
+            facts: faults::of_target(target, request, "watch"),
+            changes: app.faults.changes(),
+            met: 0,
+            fault: None,
+        },
     };
+    watch.troubles.look(app);
     match gone {
         Some(error) => watch.pending.push_back(line(&error)),
         None => watch.start(initial),
     }
     let frames = stream::unfold(watch, |mut watch| async move {
-        let bytes = watch.next().await?;
-        Some((Ok::<_, Infallible>(Frame::data(bytes)), watch))
+        match watch.next().await {
+            Next::Send(bytes) => Some((Ok(Frame::data(bytes)), watch)),
+            Next::Break => Some((Err(Broken), watch)),
+            Next::End => None,
+        }
     });
     let mut response = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -141,23 +189,40 @@ impl Watch {
         }
     }
 
-    /// The next bytes to send; `None` ends the watch.
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Next {
         loop {
+            match self.troubles.fault {
+                Some(WatchFault::Drop(0)) => {
+                    // Without a pause hyper would throw away the events that it has not sent yet.
+                    tokio::task::yield_now().await;
+                    return Next::Break;
+                }
+                Some(WatchFault::Silence(0)) => {
+                    // Nothing comes for as long as a client without a deadline of its own would wait.
+                    tokio::time::sleep_until(self.end).await;
+                    return Next::End;
+                }
+                _ => {}
+            }
             if let Some(bytes) = self.pending.pop_front() {
-                return Some(bytes);
+                self.troubles.count();
+                return Next::Send(bytes);
             }
             tokio::select! {
+                // What was decided about the watch holds for the events that come after.
+                biased;
+                // The sender lives as long as the server's state, which this watch holds.
+                _ = self.troubles.changes.changed() => self.troubles.look(&self.app),
                 event = self.feed.future.recv() => {
-                    let event = event?;
+                    let Some(event) = event else { return Next::End };
                     if let Some(bytes) = self.translate(&event) {
-                        return Some(bytes);
+                        self.pending.push_back(bytes);
                     }
                 }
-                () = tokio::time::sleep_until(self.end) => return None,
+                () = tokio::time::sleep_until(self.end) => return Next::End,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK;
-                    return Some(self.bookmark(false));
+                    return Next::Send(self.bookmark(false));
                 }
             }
         }
