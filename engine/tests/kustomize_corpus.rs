@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use engine::kustomize::{Entry, EntryKind, Tree, TreeError, render};
+use engine::kustomize::{Cache, Entry, EntryKind, Tree, TreeError, render, render_with};
 use engine::object::canonical_json;
 use engine::object::yaml::read_documents;
 use serde_json::Value;
@@ -142,6 +142,22 @@ fn every_case_renders_as_recorded() {
         cases().len(),
         problems.join("\n")
     );
+}
+
+#[test]
+fn every_case_renders_the_same_from_a_cache() {
+    let cache = Cache::new();
+    let tree = DirectoryTree(corpus());
+    for case in cases() {
+        let plain = rendered(&case).unwrap();
+        for round in ["filling", "using"] {
+            let cached = render_with(&cache, &tree, &entry_of(&case)).unwrap();
+            let objects: Vec<String> = cached.objects.iter().map(|o| canonical_json(o.value())).collect();
+            assert_eq!(objects, plain, "{case}, {round} the cache");
+            assert!(cached.reads.unchanged(&tree), "{case}");
+        }
+    }
+    assert!(cache.statistics().hits > 5, "{:?}", cache.statistics());
 }
 
 #[test]

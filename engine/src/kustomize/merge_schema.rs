@@ -34,11 +34,6 @@ struct Definitions {
 }
 
 impl Schemas {
-    /// Whether a repository brought its own.
-    pub fn is_custom(&self) -> bool {
-        self.custom.is_some()
-    }
-
     /// Reads an OpenAPI document. `builtin_in_use` says that built-in schemas were needed before.
     pub fn read(text: &str, file: &str, builtin_in_use: bool) -> Result<Self, RenderError> {
         let documents = read_documents_as(text, file, Dialect::Settings)?;

@@ -6,6 +6,7 @@
 
 mod accumulator;
 mod build_metadata;
+mod cache;
 mod configurations;
 mod crds;
 mod error;
@@ -18,6 +19,7 @@ mod images;
 mod keyed_list;
 mod kustomization;
 mod labels;
+mod locate;
 mod merge_schema;
 mod name_references;
 mod names;
@@ -41,9 +43,10 @@ mod transformer_config;
 mod tree;
 mod vars;
 
+pub use cache::{Cache, CacheStatistics, DEFAULT_CACHE_BYTES};
 pub use error::RenderError;
 pub use reads::{MAX_FILE_BYTES, MAX_READ_BYTES, ReadSet, Reader};
-pub use render::{FailedRender, Rendered, render, render_or_reads};
+pub use render::{FailedRender, Rendered, render, render_or_reads, render_or_reads_with, render_with};
 pub use resource::Source;
 pub use resource_map::MAX_OBJECTS;
 pub use tree::{Entry, EntryKind, MapTree, Tree, TreeError, join};

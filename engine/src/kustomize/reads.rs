@@ -1,7 +1,8 @@
 //! Reading a tree, and remembering what was read.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use crate::object::Digest;
 
@@ -34,6 +35,10 @@ pub struct ReadSet {
     /// The id of the tree's root, by which an equal tree is known at once.
     root: Option<String>,
     seen: BTreeMap<String, Seen>,
+    /// The ids of directories, where the tree knows them: below an equal one all is equal.
+    directories: BTreeMap<String, String>,
+    /// What sub-results read that were made for this render or for others.
+    included: Vec<Arc<ReadSet>>,
 }
 
 impl ReadSet {
@@ -45,7 +50,27 @@ impl ReadSet {
         if root.is_some() && root == self.root {
             return true;
         }
-        self.seen.iter().all(|(path, seen)| Self::is_same(tree, path, seen).unwrap_or(false))
+        // A directory sorts before what is in it.
+        let mut same: HashSet<&str> = HashSet::new();
+        let own = self.seen.iter().all(|(path, seen)| {
+            if ancestors(path).any(|directory| same.contains(directory)) {
+                return true;
+            }
+            if let Some(id) = self.directories.get(path) {
+                let entry = tree.entry(path).ok().flatten();
+                if entry.is_some_and(|entry| entry.id.as_ref() == Some(id)) {
+                    same.insert(path);
+                    return true;
+                }
+            }
+            Self::is_same(tree, path, seen).unwrap_or(false)
+        });
+        own && self.included.iter().all(|included| included.unchanged(tree))
+    }
+
+    /// About how many bytes this takes.
+    pub(super) fn size(&self) -> usize {
+        self.seen.keys().map(|path| path.len() + 160).sum()
     }
 
     fn is_same(tree: &dyn Tree, path: &str, seen: &Seen) -> Option<bool> {
@@ -69,11 +94,27 @@ impl ReadSet {
 
     /// The paths of the files and symlinks that were read, with their ids where the tree knows them.
     pub fn files(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.seen.iter().filter_map(|(path, seen)| match seen {
+        let mut files = BTreeMap::new();
+        self.add_files(&mut files);
+        files.into_iter()
+    }
+
+    fn add_files<'a>(&'a self, files: &mut BTreeMap<&'a str, Option<&'a str>>) {
+        files.extend(self.seen.iter().filter_map(|(path, seen)| match seen {
             Seen::Content { id, .. } => Some((path.as_str(), id.as_deref())),
             _ => None,
-        })
+        }));
+        for included in &self.included {
+            included.add_files(files);
+        }
     }
+}
+
+/// The directories that a path is in, from the innermost.
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(path.rsplit_once('/').map(|(directory, _)| directory), |directory| {
+        directory.rsplit_once('/').map(|(outer, _)| outer)
+    })
 }
 
 fn sorted(mut names: Vec<(String, EntryKind)>) -> Vec<(String, EntryKind)> {
@@ -84,20 +125,68 @@ fn sorted(mut names: Vec<(String, EntryKind)>) -> Vec<(String, EntryKind)> {
 /// Reads a tree through its symlinks and remembers what was read.
 pub struct Reader<'t> {
     tree: &'t dyn Tree,
-    seen: RefCell<BTreeMap<String, Seen>>,
+    reads: RefCell<ReadSet>,
+    /// What was read before the parts began that are read now, from the outermost.
+    outer: RefCell<Vec<ReadSet>>,
     bytes: Cell<usize>,
 }
 
 impl<'t> Reader<'t> {
     /// Nothing was read yet.
     pub fn new(tree: &'t dyn Tree) -> Self {
-        Self { tree, seen: RefCell::default(), bytes: Cell::new(0) }
+        Self { tree, reads: RefCell::default(), outer: RefCell::default(), bytes: Cell::new(0) }
     }
 
     /// What was read, when the render is done.
     pub fn into_read_set(self) -> ReadSet {
-        let root = self.tree.entry("").ok().flatten().and_then(|entry| entry.id);
-        ReadSet { root, seen: self.seen.into_inner() }
+        while !self.outer.borrow().is_empty() {
+            self.end_part();
+        }
+        let root = self.root();
+        ReadSet { root, ..self.reads.into_inner() }
+    }
+
+    fn root(&self) -> Option<String> {
+        self.tree.entry("").ok().flatten().and_then(|entry| entry.id)
+    }
+
+    /// The tree that is read.
+    pub(super) fn tree(&self) -> &'t dyn Tree {
+        self.tree
+    }
+
+    /// How much was read so far, in bytes.
+    pub(super) fn bytes_read(&self) -> usize {
+        self.bytes.get()
+    }
+
+    /// Begins to note a part of the reads for itself.
+    pub(super) fn begin_part(&self) {
+        self.outer.borrow_mut().push(self.reads.take());
+    }
+
+    /// Ends the part that began last and says what it read.
+    pub(super) fn end_part(&self) -> Arc<ReadSet> {
+        let outer = self.outer.borrow_mut().pop().unwrap_or_default();
+        let part = Arc::new(ReadSet { root: self.root(), ..self.reads.replace(outer) });
+        self.reads.borrow_mut().included.push(Arc::clone(&part));
+        part
+    }
+
+    /// Counts the reads of a sub-result that was made before.
+    pub(super) fn include(&self, part: &Arc<ReadSet>, bytes: usize, path: &str) -> Result<(), RenderError> {
+        self.count(bytes, path)?;
+        self.reads.borrow_mut().included.push(Arc::clone(part));
+        Ok(())
+    }
+
+    fn count(&self, bytes: usize, path: &str) -> Result<(), RenderError> {
+        let total = self.bytes.get().saturating_add(bytes);
+        if total > MAX_READ_BYTES {
+            return Err(RenderError::TooLarge { path: path.to_owned() });
+        }
+        self.bytes.set(total);
+        Ok(())
     }
 
     /// Follows symlinks: where a path really leads and what stands there. None where nothing does.
@@ -143,16 +232,16 @@ impl<'t> Reader<'t> {
 
     /// The sorted names in a directory; `path` must come from [`Reader::resolve`].
     pub fn list(&self, path: &str) -> Result<Vec<(String, EntryKind)>, RenderError> {
-        if let Some(Seen::Listing(names)) = self.seen.borrow().get(path) {
+        if let Some(Seen::Listing(names)) = self.reads.borrow().seen.get(path) {
             return Ok(names.clone());
         }
         let names = sorted(self.tree.list(path)?);
-        self.seen.borrow_mut().insert(path.to_owned(), Seen::Listing(names.clone()));
+        self.reads.borrow_mut().seen.insert(path.to_owned(), Seen::Listing(names.clone()));
         Ok(names)
     }
 
     fn kind(&self, path: &str) -> Result<Option<EntryKind>, RenderError> {
-        match self.seen.borrow().get(path) {
+        match self.reads.borrow().seen.get(path) {
             Some(Seen::Missing) => return Ok(None),
             Some(Seen::Kind(kind) | Seen::Content { kind, .. }) => return Ok(Some(*kind)),
             Some(Seen::Listing(_)) => return Ok(Some(EntryKind::Directory)),
@@ -160,20 +249,26 @@ impl<'t> Reader<'t> {
         }
         let entry = self.tree.entry(path)?;
         let seen = entry.as_ref().map_or(Seen::Missing, |entry| Seen::Kind(entry.kind));
-        self.seen.borrow_mut().insert(path.to_owned(), seen);
-        Ok(entry.map(|entry| entry.kind))
+        let mut reads = self.reads.borrow_mut();
+        reads.seen.insert(path.to_owned(), seen);
+        let kind = entry.as_ref().map(|entry| entry.kind);
+        if kind == Some(EntryKind::Directory)
+            && let Some(id) = entry.and_then(|entry| entry.id)
+        {
+            reads.directories.insert(path.to_owned(), id);
+        }
+        Ok(kind)
     }
 
     fn content(&self, path: &str, kind: EntryKind) -> Result<Vec<u8>, RenderError> {
         let content = self.tree.read(path)?;
-        let total = self.bytes.get().saturating_add(content.len());
-        if content.len() > MAX_FILE_BYTES || total > MAX_READ_BYTES {
+        if content.len() > MAX_FILE_BYTES {
             return Err(RenderError::TooLarge { path: path.to_owned() });
         }
-        self.bytes.set(total);
+        self.count(content.len(), path)?;
         let id = self.tree.entry(path)?.and_then(|entry| entry.id);
         let digest = Digest::of_bytes(&content);
-        self.seen.borrow_mut().insert(path.to_owned(), Seen::Content { kind, id, digest });
+        self.reads.borrow_mut().seen.insert(path.to_owned(), Seen::Content { kind, id, digest });
         Ok(content)
     }
 }

@@ -4,9 +4,10 @@ use crate::object::{Bundle, DuplicateObject, Object, schema};
 
 use super::accumulator::Accumulator;
 use super::build_metadata;
+use super::cache::Cache;
 use super::error::RenderError;
 use super::fields::Located;
-use super::kustomization::{FILE_NAMES, Kustomization};
+use super::kustomization::Kustomization;
 use super::merge_schema::Schemas;
 use super::name_references;
 use super::order;
@@ -76,9 +77,15 @@ pub struct FailedRender {
 /// # Ok::<(), engine::kustomize::RenderError>(())
 /// ```
 pub fn render(tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
-    let (result, reads) = render_recorded(tree, path);
-    let (objects, sources) = result?;
-    Ok(Rendered { objects, sources, reads })
+    rendered(render_recorded(None, tree, path)).map_err(|failed| failed.error)
+}
+
+/// As [`render`], but takes what included kustomizations gave from a cache, and keeps it there.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_with(cache: &Cache, tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
+    rendered(render_recorded(Some(cache), tree, path)).map_err(|failed| failed.error)
 }
 
 /// As [`render`], but gives what was read also where rendering fails, so that a failure need not be
@@ -87,7 +94,24 @@ pub fn render(tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
 /// # Errors
 /// As [`render`], with what was read.
 pub fn render_or_reads(tree: &dyn Tree, path: &str) -> Result<Rendered, Box<FailedRender>> {
-    let (result, reads) = render_recorded(tree, path);
+    rendered(render_recorded(None, tree, path))
+}
+
+/// As [`render_or_reads`], with a cache as in [`render_with`].
+///
+/// # Errors
+/// As [`render_or_reads`].
+pub fn render_or_reads_with(
+    cache: &Cache,
+    tree: &dyn Tree,
+    path: &str,
+) -> Result<Rendered, Box<FailedRender>> {
+    rendered(render_recorded(Some(cache), tree, path))
+}
+
+type Recorded = (Result<Objects, RenderError>, ReadSet);
+
+fn rendered((result, reads): Recorded) -> Result<Rendered, Box<FailedRender>> {
     match result {
         Ok((objects, sources)) => Ok(Rendered { objects, sources, reads }),
         Err(error) => Err(Box::new(FailedRender { error, reads })),
@@ -96,15 +120,17 @@ pub fn render_or_reads(tree: &dyn Tree, path: &str) -> Result<Rendered, Box<Fail
 
 type Objects = (Vec<Object>, Vec<Source>);
 
-fn render_recorded(tree: &dyn Tree, path: &str) -> (Result<Objects, RenderError>, ReadSet) {
+fn render_recorded(cache: Option<&Cache>, tree: &dyn Tree, path: &str) -> Recorded {
     let mut renderer = Renderer {
+        cache,
+        deepest: 0,
         reader: Reader::new(tree),
         stack: Vec::new(),
         visited: 0,
         tracks_origin: false,
         schemas: Schemas::default(),
         schema_is_set: false,
-        builtin_in_use: false,
+        builtin_uses: 0,
     };
     let result = renderer.render(path).and_then(finish);
     (result, renderer.reader.into_read_set())
@@ -137,15 +163,18 @@ fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
 }
 
 pub(super) struct Renderer<'t> {
+    pub(super) cache: Option<&'t Cache>,
+    /// How deep kustomizations nested where they nested deepest.
+    pub(super) deepest: usize,
     pub(super) reader: Reader<'t>,
     /// The folders that are being accumulated, from the outermost.
-    stack: Vec<String>,
-    visited: usize,
+    pub(super) stack: Vec<String>,
+    pub(super) visited: usize,
     pub(super) tracks_origin: bool,
     pub(super) schemas: Schemas,
     pub(super) schema_is_set: bool,
-    /// Whether something was rendered that the built-in schemas were needed for.
-    pub(super) builtin_in_use: bool,
+    /// How often the built-in schemas were needed.
+    pub(super) builtin_uses: usize,
 }
 
 impl Renderer<'_> {
@@ -216,26 +245,6 @@ impl Renderer<'_> {
         Ok(())
     }
 
-    /// The kustomization file of a folder, if there is one.
-    fn kustomization_file(&self, directory: &str) -> Result<Option<String>, RenderError> {
-        let mut found: Option<String> = None;
-        for name in FILE_NAMES {
-            let path = join(directory, name).unwrap_or_default();
-            if let Some((file, EntryKind::File)) = self.reader.resolve(&path)? {
-                if let Some(first) = found {
-                    return Err(RenderError::Invalid {
-                        source_at: Source::new(file, 1),
-                        problem: format!(
-                            "{first} is a kustomization of this folder too; keep one of the two"
-                        ),
-                    });
-                }
-                found = Some(file);
-            }
-        }
-        Ok(found)
-    }
-
     /// Notes that a folder is being accumulated; refuses cycles and endless nesting.
     fn enter(&mut self, directory: &str, from: &Source) -> Result<(), RenderError> {
         if let Some(at) = self.stack.iter().position(|known| known == directory) {
@@ -246,20 +255,27 @@ impl Renderer<'_> {
             }
             return Err(RenderError::Cycle { chain });
         }
+        self.check_limits(1, 1, from)?;
         self.visited += 1;
+        self.stack.push(directory.to_owned());
+        self.deepest = self.deepest.max(self.stack.len());
+        Ok(())
+    }
+
+    /// Refuses more kustomizations than a render may go through.
+    pub(super) fn check_limits(&self, more: usize, deeper: usize, from: &Source) -> Result<(), RenderError> {
         let too_many = |what, limit| Err(RenderError::TooMany { source_at: from.clone(), what, limit });
-        if self.stack.len() >= MAX_NESTING {
+        if self.stack.len() + deeper > MAX_NESTING {
             return too_many("levels of kustomizations", MAX_NESTING);
         }
-        if self.visited > MAX_KUSTOMIZATIONS {
+        if self.visited + more > MAX_KUSTOMIZATIONS {
             return too_many("kustomizations", MAX_KUSTOMIZATIONS);
         }
-        self.stack.push(directory.to_owned());
         Ok(())
     }
 
     /// Goes through one kustomization: resources, generators, components, transformers.
-    fn accumulate(
+    pub(super) fn accumulate(
         &mut self,
         directory: &str,
         origin: &str,
@@ -293,8 +309,7 @@ impl Renderer<'_> {
         };
         let note = |name: &str| self.tracks_origin.then(|| configured(origin, &kustomization.file, name));
         transform::run(kustomization, &mut accumulated, &load, &note, &self.schemas)?;
-        self.builtin_in_use |=
-            !kustomization.patches.is_empty() || !kustomization.patches_strategic.is_empty();
+        self.builtin_uses += kustomization.patches.len() + kustomization.patches_strategic.len();
         self.run_transformers(directory, origin, kustomization, &mut accumulated)?;
         accumulated.bind_variables(&kustomization.variables)?;
         self.stack.pop();
@@ -311,18 +326,12 @@ impl Renderer<'_> {
     ) -> Result<(), RenderError> {
         match self.locate(directory, entry)? {
             (_, EntryKind::Directory) => {
-                let (inner, nested) = self.nested(directory, entry, false)?;
-                let child = self.accumulate(
-                    &inner,
-                    &join_origin(origin, &entry.text),
-                    &nested,
-                    Accumulator::default(),
-                )?;
+                let child = self.included(directory, origin, entry)?;
                 accumulated.merge(child, &entry.source)
             }
             (file, _) => {
                 for mut resource in resources::read(&self.reader.text(&file)?, &file, Role::Object)? {
-                    self.builtin_in_use |= schema::scope(&resource.gvk()).is_none();
+                    self.builtin_uses += usize::from(schema::scope(&resource.gvk()).is_none());
                     if self.tracks_origin {
                         resource.origin =
                             Some(Origin { path: join_origin(origin, &entry.text), ..Origin::default() });
@@ -332,76 +341,6 @@ impl Renderer<'_> {
                 Ok(())
             }
         }
-    }
-
-    /// The kustomization of a folder that another one names.
-    fn nested(
-        &self,
-        directory: &str,
-        entry: &Located,
-        component: bool,
-    ) -> Result<(String, Kustomization), RenderError> {
-        let invalid = |problem: String| RenderError::Invalid { source_at: entry.source.clone(), problem };
-        let (inner, kind) = self.locate(directory, entry)?;
-        let file = match kind {
-            EntryKind::Directory => self.kustomization_file(&inner)?,
-            _ => None,
-        };
-        let Some(file) = file else {
-            return Err(invalid(format!(
-                "the folder {:?} has no kustomization.yaml; add one, or name its files one by one",
-                entry.text
-            )));
-        };
-        let nested = Kustomization::read(&self.reader.text(&file)?, &file)?;
-        match (component, nested.is_component) {
-            (true, false) => {
-                Err(invalid(format!("{:?} is no Component; name it under resources", entry.text)))
-            }
-            (false, true) => {
-                Err(invalid(format!("{:?} is a Component; name it under components", entry.text)))
-            }
-            _ => Ok((inner, nested)),
-        }
-    }
-
-    /// Where an entry leads and what is there. Remote entries are refused by name.
-    fn locate(&self, directory: &str, entry: &Located) -> Result<(String, EntryKind), RenderError> {
-        let is_url =
-            entry.text.contains("://") || entry.text.starts_with("git@") || entry.text.starts_with("git::");
-        let refused = || RenderError::Refused {
-            source_at: entry.source.clone(),
-            what: format!("the remote base {:?}", entry.text),
-            instead: "copy it into the repository, or add it as a Git subtree".to_owned(),
-        };
-        if is_url {
-            return Err(refused());
-        }
-        let path = join(directory, &entry.text).ok_or_else(|| RenderError::Invalid {
-            source_at: entry.source.clone(),
-            problem: format!("{:?} leads out of the repository; use a path inside of it", entry.text),
-        })?;
-        match self.reader.resolve(&path)? {
-            Some(found) => Ok(found),
-            None if entry.text.starts_with("github.com/") || entry.text.contains("?ref=") => Err(refused()),
-            None => Err(RenderError::NotFound { source_at: entry.source.clone(), path }),
-        }
-    }
-
-    /// A file that an entry names.
-    pub(super) fn find(&self, directory: &str, entry: &Located) -> Result<String, RenderError> {
-        match self.locate(directory, entry)? {
-            (file, EntryKind::File) => Ok(file),
-            _ => Err(RenderError::Invalid {
-                source_at: entry.source.clone(),
-                problem: format!("{:?} is a folder, a file is needed", entry.text),
-            }),
-        }
-    }
-
-    pub(super) fn load(&self, directory: &str, path: &str, at: &Source) -> Result<Vec<u8>, RenderError> {
-        let file = self.find(directory, &Located { text: path.to_owned(), source: at.clone() })?;
-        self.reader.bytes(&file)
     }
 }
 

@@ -42,6 +42,11 @@ impl ResourceMap {
         &mut self.list
     }
 
+    /// Frees what is easily made again.
+    pub fn forget_index(&mut self) {
+        self.index = None;
+    }
+
     pub fn into_list(self) -> Vec<Resource> {
         self.list
     }

@@ -38,7 +38,7 @@ impl Renderer<'_> {
             }
             Some(OpenApi::Path(path)) => {
                 let file = self.find(directory, path)?;
-                let schemas = Schemas::read(&self.reader.text(&file)?, &file, self.builtin_in_use)?;
+                let schemas = Schemas::read(&self.reader.text(&file)?, &file, self.builtin_uses > 0)?;
                 if !self.schema_is_set {
                     self.schemas = schemas;
                     self.schema_is_set = true;
