@@ -49,6 +49,9 @@ pub struct EnvironmentStatus {
     /// The newest `holdfast.dev/rollback-requested-at` that was acted on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_rollback_at: Option<String>,
+    /// The newest `holdfast.dev/approve` that was acted on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_approval: Option<String>,
 }
 
 /// The newest evidence record: with it, a shortened branch is noticed.

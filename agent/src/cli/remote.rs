@@ -93,7 +93,8 @@ pub(super) fn approve(args: ApproveArgs) -> anyhow::Result<ExitCode> {
         })?,
     };
     digest.parse::<engine::object::Digest>()?;
-    annotate(&args.target, annotation::APPROVE, &digest, &format!("approved {digest}"))
+    let once = format!("{digest}@{}", jiff::Timestamp::now());
+    annotate(&args.target, annotation::APPROVE, &once, &format!("approved {digest}"))
 }
 
 pub(super) fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {

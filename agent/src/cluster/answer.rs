@@ -24,7 +24,11 @@ pub(crate) fn judge(call: &Call<'_>, code: StatusCode, headers: &HeaderMap, body
         let text: String = String::from_utf8_lossy(body).chars().take(300).collect();
         Status::failure(text.trim(), code.canonical_reason().unwrap_or_default())
     });
-    let message = message(&status, code);
+    let message = match call.target.kind.gvk.kind.as_str() {
+        // What is wrong with a Secret is told by quoting it.
+        "Secret" => without_values(message(&status, code)),
+        _ => message(&status, code),
+    };
     let what = call.target.what();
     let retry_after = headers
         .get(header::RETRY_AFTER)
@@ -130,8 +134,29 @@ fn message(status: &Status, code: StatusCode) -> String {
     shorten(&whole, WHOLE)
 }
 
+/// A message without the values that API servers quote when they refuse an object.
+fn without_values(message: String) -> String {
+    let cuts = [", got ", "Invalid value: ", "Unsupported value: ", "Duplicate value: ", "cannot unmarshal "];
+    match cuts.iter().filter_map(|cut| message.find(cut).map(|at| at + cut.len())).min() {
+        Some(at) => format!("{}[hidden]", &message[..at]),
+        None => message,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_a_secret_holds_is_not_quoted() {
+        let server = "failed to create typed patch object (shop/pin; /v1, Kind=Secret): .stringData.pin: expected \
+                      string, got &value.valueUnstructured{Value:4711}";
+        let told = super::without_values(server.to_owned());
+        assert!(
+            told.contains(".stringData.pin: expected string, got [hidden]") && !told.contains("4711"),
+            "{told}"
+        );
+        assert_eq!(super::without_values("not found".to_owned()), "not found");
+    }
+
     use super::super::Kind;
     use super::super::request::Target;
     use super::*;

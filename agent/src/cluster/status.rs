@@ -27,6 +27,9 @@ pub struct StatusWriter {
     /// Digests of the rollouts that may be stored: the last one written, and those whose writing was
     /// not confirmed.
     known: Vec<Option<Digest>>,
+    /// Whether a write succeeded: before that, what was read may be older than what is stored, and only a
+    /// write finds out.
+    confirmed: bool,
 }
 
 impl StatusWriter {
@@ -40,6 +43,7 @@ impl StatusWriter {
             spec: serde_json::to_value(&environment.spec).unwrap_or_default(),
             resource_version: environment.metadata.resource_version.clone().unwrap_or_default(),
             known: vec![status.rollout.as_ref().map(Digest::of)],
+            confirmed: false,
             status,
         }
     }
@@ -55,7 +59,7 @@ impl StatusWriter {
     /// [`Error::Superseded`] when another agent has written a rollout; [`Error::NotFound`] when the
     /// Environment is gone or was made anew; [`Error::NotLeader`].
     pub async fn write(&mut self, cluster: &Cluster, status: EnvironmentStatus) -> Result<(), Error> {
-        if status == self.status && self.known.len() == 1 {
+        if self.confirmed && status == self.status && self.known.len() == 1 {
             return Ok(());
         }
         let kind = environment_kind();
@@ -80,6 +84,7 @@ impl StatusWriter {
             match cluster.call(Call::update(target.subresource("status"), &body)).await {
                 Ok(stored) => {
                     self.resource_version = resource_version(&stored);
+                    self.confirmed = true;
                     // The server's own form of the rollout is what a later look is compared with.
                     let stored =
                         stored.get("status").and_then(|status| status.get("rollout")).map(Digest::of);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use engine::audit::{Anchor, Context, Record, commit_message, note_line};
@@ -34,7 +34,8 @@ const NOTES_KEPT: usize = 1000;
 /// The evidence branches of one repository.
 pub(super) struct Ledger {
     path: PathBuf,
-    remote: Remote,
+    /// The remote repository, with the credentials that were given last.
+    remote: RwLock<(String, Arc<Remote>)>,
     /// Held while references of the local repository move; never while the network is used.
     writing: Mutex<()>,
     branches: Mutex<HashMap<String, Branch>>,
@@ -64,16 +65,16 @@ impl Ledger {
         data_dir: &Path,
         url: RepositoryUrl,
         credentials: Option<Credentials>,
-        fingerprint: &str,
     ) -> Result<Arc<Self>, String> {
-        let hash: String = Sha256::digest(format!("{url}\0{fingerprint}"))
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let fingerprint = Credentials::fingerprint(credentials.as_ref());
+        let hash: String =
+            Sha256::digest(url.to_string()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let ledger = Arc::new(Self {
             path: data_dir.join("evidence").join(format!("{hash}.git")),
-            remote: Remote::new(url, credentials, tokio::runtime::Handle::current())?,
+            remote: RwLock::new((
+                fingerprint,
+                Arc::new(Remote::new(url, credentials, tokio::runtime::Handle::current())?),
+            )),
             writing: Mutex::default(),
             branches: Mutex::default(),
             notes: Mutex::default(),
@@ -81,6 +82,22 @@ impl Ledger {
         });
         tokio::spawn(push_forever(Arc::downgrade(&ledger)));
         Ok(ledger)
+    }
+
+    fn remote(&self) -> Arc<Remote> {
+        Arc::clone(&self.remote.read().unwrap_or_else(PoisonError::into_inner).1)
+    }
+
+    /// Uses these credentials from now on.
+    pub(super) fn use_credentials(&self, credentials: Option<Credentials>) -> Result<(), String> {
+        let fingerprint = Credentials::fingerprint(credentials.as_ref());
+        let mut remote = self.remote.write().unwrap_or_else(PoisonError::into_inner);
+        if remote.0 != fingerprint {
+            let url = remote.1.url().clone();
+            *remote =
+                (fingerprint, Arc::new(Remote::new(url, credentials, tokio::runtime::Handle::current())?));
+        }
+        Ok(())
     }
 
     /// Pushes what there is to push, soon.
@@ -146,7 +163,7 @@ impl Ledger {
         if repository.refname_to_id(name).is_ok() {
             return Ok(());
         }
-        self.remote.fetch(repository, &[name], FIRST_FETCH).map_err(|error| match error {
+        self.remote().fetch(repository, &[name], FIRST_FETCH).map_err(|error| match error {
             RemoteError::Failed(detail) => EvidenceError::Unreachable { detail },
             RemoteError::NotFastForward => {
                 EvidenceError::Unreachable { detail: "the branch moved".to_owned() }
@@ -250,19 +267,19 @@ impl Ledger {
             if repository.refname_to_id(&mirrored(&name)).is_ok_and(|remote| remote == local.commit) {
                 return Ok(local.record.sequence);
             }
-            match self.remote.push(repository, &name, TRANSFER) {
+            match self.remote().push(repository, &name, TRANSFER) {
                 // What was pushed may be newer than `local` by now; the next round says so.
                 Ok(()) => continue,
                 Err(RemoteError::Failed(detail)) => return Err(failed(detail)),
                 Err(RemoteError::NotFastForward) => {}
             }
-            self.remote.fetch(repository, &[&name], TRANSFER).map_err(|error| match error {
+            self.remote().fetch(repository, &[&name], TRANSFER).map_err(|error| match error {
                 RemoteError::Failed(detail) => failed(detail),
                 RemoteError::NotFastForward => failed("the branch moved".to_owned()),
             })?;
             self.join(repository, branch, &name)?;
         }
-        Err(failed(format!("{} is moved by others all the time", self.remote.url())))
+        Err(failed(format!("{} is moved by others all the time", self.remote().url())))
     }
 
     /// Puts local records onto a remote branch that has other commits, if no record contradicts another.
@@ -321,9 +338,9 @@ impl Ledger {
             return Ok(());
         }
         let text = |error: RemoteError| format!("{error:?}");
-        self.remote.fetch(repository, &[NOTES], TRANSFER).map_err(text)?;
+        self.remote().fetch(repository, &[NOTES], TRANSFER).map_err(text)?;
         add_notes(repository, &waiting).map_err(|error| error.message().to_owned())?;
-        self.remote.push(repository, NOTES, TRANSFER).map_err(text)?;
+        self.remote().push(repository, NOTES, TRANSFER).map_err(text)?;
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.retain(|note| !waiting.contains(note));
         Ok(())

@@ -173,7 +173,7 @@ impl From<git2::Error> for EvidenceError {
 }
 
 /// By repository and credentials.
-type Ledgers = HashMap<(RepositoryUrl, String), Arc<Ledger>>;
+type Ledgers = HashMap<RepositoryUrl, Arc<Ledger>>;
 
 /// All evidence branches of the agent. Cloning gives another handle to the same ones.
 #[derive(Clone)]
@@ -249,13 +249,14 @@ impl Evidence {
         let (url, embedded) =
             RepositoryUrl::parse(&target.url).map_err(|error| invalid(error.to_string()))?;
         let credentials = target.credentials.clone().or(embedded);
-        let key = (url.clone(), Credentials::fingerprint(credentials.as_ref()));
         let mut ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ledger) = ledgers.get(&key) {
+        if let Some(ledger) = ledgers.get(&url) {
+            // Tokens are renewed; the records that wait for a push must not be left behind.
+            ledger.use_credentials(credentials).map_err(invalid)?;
             return Ok(Arc::clone(ledger));
         }
-        let ledger = Ledger::start(&self.data_dir, url, credentials, &key.1).map_err(invalid)?;
-        ledgers.insert(key, Arc::clone(&ledger));
+        let ledger = Ledger::start(&self.data_dir, url.clone(), credentials).map_err(invalid)?;
+        ledgers.insert(url, Arc::clone(&ledger));
         Ok(ledger)
     }
 }

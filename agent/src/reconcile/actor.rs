@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::candidate::{Candidate, Rendered};
+use super::correct::Corrections;
 use super::desired::Desired;
 use super::outbox::{Delivery, Outbox};
 use super::probe::Probes;
@@ -28,6 +29,9 @@ use crate::source::SourceState;
 /// News of the gates' samples alone is stored this often: a canary of an hour must not cost a write for
 /// each sample.
 const SAMPLES_STORED_EVERY: Duration = Duration::from_secs(10);
+
+/// When a bundle that could not be loaded is asked for again.
+const LOADED_AGAIN_IN: Duration = Duration::from_secs(10);
 
 /// What reaches an environment's task from outside or from its own helpers.
 #[derive(Debug)]
@@ -51,6 +55,10 @@ pub enum Input {
     },
     /// Drift is looked for again after a correction that failed.
     LookAgain,
+    /// What the cluster should hold is loaded again.
+    LoadAgain,
+    /// An evidence record has reached the repository.
+    Anchored(AuditTip),
     /// Evidence or a message arrived.
     Delivered(Delivery),
     /// Evidence or a message cannot be delivered now; it is tried again.
@@ -94,6 +102,13 @@ pub struct Actor {
     pub(super) handled: Handled,
     /// What cannot be delivered now, and why.
     pub(super) undelivered: BTreeMap<Sink, String>,
+    /// How eagerly drift is corrected.
+    pub(super) corrections: Corrections,
+    /// Whether what the cluster should hold has to be loaded again.
+    pub(super) reload: bool,
+    /// Deliveries that are stored with the next write, at the latest at that time.
+    pub(super) acknowledged: Vec<Event>,
+    pub(super) acknowledge_at: Option<Instant>,
     /// Whether there is something to store that no event tells of.
     pub(super) stale: bool,
     pub(super) told: u64,
@@ -140,6 +155,10 @@ impl Actor {
             audit: saved.audit,
             messages: saved.messages,
             undelivered: BTreeMap::new(),
+            corrections: Corrections::default(),
+            reload: false,
+            acknowledged: Vec::new(),
+            acknowledge_at: None,
             stale: false,
             told: rollout.sequence,
             rollout,
@@ -169,10 +188,17 @@ impl Actor {
         self.load_desired().await;
         self.requested(&mut queue);
         loop {
-            if (!queue.is_empty() || std::mem::take(&mut self.stale))
-                && let Err(ended) = self.turn(&mut queue).await
-            {
-                return ended;
+            if std::mem::take(&mut self.reload) {
+                self.load_desired().await;
+                self.observe(&mut queue);
+            }
+            // Effects can cause events at once: the turn is over when none is left.
+            while !queue.is_empty() || std::mem::take(&mut self.stale) {
+                queue.extend(self.acknowledged.drain(..));
+                self.acknowledge_at = None;
+                if let Err(ended) = self.turn(&mut queue).await {
+                    return ended;
+                }
             }
             let wake = self.rollout.next_wake().map(until);
             tokio::select! {
@@ -184,6 +210,12 @@ impl Actor {
                 changes = self.members.next() => self.members_changed(changes, &mut queue),
                 () = changed(&mut self.source) => self.render(),
                 () = sleep(wake) => queue.push_back(Event::Tick),
+                () = sleep(self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()))) => {
+                    // There may be no event among it: a new anchor is news too.
+                    self.stale = true;
+                    queue.extend(self.acknowledged.drain(..));
+                    self.acknowledge_at = None;
+                }
             }
             while let Ok(input) = self.inbox.try_recv() {
                 if matches!(input, Input::Stop) {
@@ -242,7 +274,7 @@ impl Actor {
     /// Stores the state with what people see of it, in one write. While the API server does not answer
     /// nothing else can be done for this environment, so this waits for it.
     async fn persist(&mut self) -> Result<(), Ended> {
-        let status = Persisted {
+        let mut status = Persisted {
             rollout: self.rollout.clone(),
             audit: self.audit.clone(),
             messages: self.messages.clone(),
@@ -274,6 +306,12 @@ impl Actor {
                     return Err(Ended::Superseded);
                 }
                 Err(Error::NotFound { .. }) => return Err(Ended::Stopped),
+                Err(error @ Error::Invalid { .. }) if self.rollout.has_samples() => {
+                    // Too large, perhaps: the samples are what can be done without.
+                    tracing::error!(environment = %self.environment.key(), %error, "storing without samples");
+                    self.rollout.drop_samples();
+                    status.rollout = self.rollout.clone();
+                }
                 Err(error) => {
                     let delay = backoff.next_delay();
                     self.services.telemetry.api_error(error.metric_label());
@@ -285,6 +323,10 @@ impl Actor {
         self.persisted = Some(status);
         self.stored_at = Instant::now();
         Ok(())
+    }
+
+    fn acknowledge_soon(&mut self) {
+        self.acknowledge_at.get_or_insert_with(|| Instant::now() + Duration::from_secs(1));
     }
 
     fn take(&mut self, input: Input, queue: &mut VecDeque<Event>) {
@@ -304,8 +346,27 @@ impl Actor {
                     self.watch_pods(&desired);
                     self.desired = Some(desired);
                 }
-                if let Event::ApplyFailed { mode: ApplyMode::Correct(_), .. } = &event {
-                    self.look_again_later();
+                let now = Instant::now();
+                let pause = match &event {
+                    Event::ApplyFailed { mode: ApplyMode::Correct(_), .. }
+                    | Event::Applied { mode: ApplyMode::Correct(_), changed: 0, .. } => {
+                        Some(self.corrections.failed(now))
+                    }
+                    Event::Applied { mode: ApplyMode::Correct(objects), .. } => {
+                        let truce = self.corrections.succeeded(now);
+                        if truce.is_some() {
+                            let message = format!(
+                                "another writer keeps changing {}: corrections pause",
+                                objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                            );
+                            self.warn("DriftFight", message);
+                        }
+                        truce
+                    }
+                    _ => None,
+                };
+                if let Some(pause) = pause {
+                    self.look_again_in(pause);
                 }
                 queue.push_back(event);
                 // What changed while the write was under way was not looked at.
@@ -313,6 +374,13 @@ impl Actor {
                 self.observe(queue);
             }
             Input::LookAgain => self.observe(queue),
+            Input::LoadAgain => self.reload = true,
+            Input::Anchored(tip) => {
+                if self.audit.as_ref().is_none_or(|audit| audit.sequence < tip.sequence) {
+                    self.audit = Some(tip);
+                    self.acknowledge_soon();
+                }
+            }
             Input::Undelivered { sink, message } => {
                 let reason = match sink {
                     Sink::Evidence => "EvidenceFailed",
@@ -329,21 +397,30 @@ impl Actor {
             }
             Input::Stop => {}
             Input::Delivered(delivery) => {
-                self.audit = delivery.audit.or(self.audit.take());
                 self.messages.extend(delivery.messages);
                 while self.messages.len() > super::outbox::KEPT {
                     self.messages.pop_first();
                 }
-                if delivery.sink == Sink::Messages {
-                    self.undelivered.remove(&delivery.sink);
+                let delivered = Event::Delivered { sequence: delivery.sequence, sink: delivery.sink };
+                match delivery.sink {
+                    // Telling people twice would show: this is stored at once.
+                    Sink::Messages => {
+                        self.undelivered.remove(&delivery.sink);
+                        queue.push_back(delivered);
+                    }
+                    // Recording twice does no harm: this goes along with the next write.
+                    Sink::Evidence => {
+                        self.acknowledged.push(delivered);
+                        self.acknowledge_soon();
+                    }
                 }
-                queue.push_back(Event::Delivered { sequence: delivery.sequence, sink: delivery.sink });
             }
         }
     }
 
     fn environment_changed(&mut self, environment: Arc<Environment>, queue: &mut VecDeque<Event>) {
         let same_spec = environment.spec == self.environment.spec;
+        self.reload |= environment.spec.ignore != self.environment.spec.ignore;
         self.environment = environment;
         self.outbox.environment(&self.environment);
         if !same_spec {
@@ -377,15 +454,18 @@ impl Actor {
         let Some(wanted) = self.rollout.wanted().map(|wanted| wanted.digest) else {
             return;
         };
-        match self.writer.load(&self.environment, wanted, &self.rollout).await {
+        match self.writer.load(&self.environment, self.candidates.get(&wanted), wanted, &self.rollout).await {
             Ok(desired) => {
-                self.services.claims.claim(&self.environment.key(), desired.refs().iter());
+                self.services.claims.claim(&self.environment.key(), desired.refs());
                 if self.rollout.phase.in_progress() {
                     self.watch_pods(&desired);
                 }
                 self.desired = Some(Arc::new(desired));
             }
-            Err(message) => self.warn("BundleUnreadable", message),
+            Err(message) => {
+                self.warn("BundleUnreadable", message);
+                self.send_in(LOADED_AGAIN_IN, Input::LoadAgain);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! What an environment's task does: the effects of its decisions, and what it sees of its members.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::object::{Digest, ObjectRef};
 use engine::plan::Marks;
@@ -18,9 +18,9 @@ impl Actor {
         match effect {
             Effect::Check { digest, approved } => self.check(digest, approved),
             Effect::Apply { digest, mode } => self.apply(digest, mode),
-            Effect::Prune { digest } => {
+            Effect::Prune { digest, approved } => {
                 let rollback = matches!(self.rollout.phase, Phase::RollingBack | Phase::RollbackFailed);
-                self.writer.prune(&self.environment, digest, self.desired.clone(), rollback);
+                self.writer.prune(&self.environment, digest, self.desired.clone(), approved, rollback);
             }
             Effect::Sample { gate } => self.sample(&gate),
             Effect::Observe => self.observe(queue),
@@ -132,7 +132,7 @@ impl Actor {
             return;
         };
         queue.push_back(Event::Health(self.health(desired)));
-        if !self.writer.is_writing() {
+        if !self.writer.is_writing() && self.corrections.allowed(Instant::now()) {
             let key = self.environment.key();
             let mut objects = self.services.cluster.members(|index| desired.drifted(index));
             objects.retain(|object| self.services.claims.other(object, &key).is_none());
@@ -161,7 +161,7 @@ impl Actor {
             return;
         }
         let key = self.environment.key();
-        if !self.writer.is_writing() {
+        if !self.writer.is_writing() && self.corrections.allowed(Instant::now()) {
             let claims = &self.services.claims;
             let objects: Vec<ObjectRef> = self.services.cluster.members(|index| {
                 changed
@@ -186,12 +186,17 @@ impl Actor {
         self.pods = Some(self.services.cluster.watch_pods(&marks, desired.refs()));
     }
 
-    pub(super) fn look_again_later(&self) {
+    /// Looks for drift again after a pause.
+    pub(super) fn look_again_in(&self, pause: Duration) {
+        self.send_in(pause, Input::LookAgain);
+    }
+
+    pub(super) fn send_in(&self, pause: Duration, input: Input) {
         let sender = self.sender.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            tokio::time::sleep(pause).await;
             // A closed inbox means that the environment's task is gone.
-            let _ = sender.send(Input::LookAgain);
+            let _ = sender.send(input);
         });
     }
 }

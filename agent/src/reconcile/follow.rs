@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::rollout::{Event, SourceProblem};
 use tokio::sync::watch;
 
 use super::actor::{Actor, Input};
 use super::candidate::Rendered;
+use crate::retry::Backoff;
 use crate::source::SourceState;
 
 impl Actor {
@@ -47,16 +49,25 @@ impl Actor {
         let (forward, receiver) = watch::channel(SourceState::Pending);
         self.source = Some(receiver);
         tokio::spawn(async move {
-            match services.subscribe(&environment).await {
-                Ok(mut states) => loop {
-                    let state = states.borrow_and_update().clone();
-                    if forward.send(state).is_err() || states.changed().await.is_err() {
-                        return;
+            let mut backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
+            loop {
+                match services.subscribe(&environment).await {
+                    Ok(mut states) => loop {
+                        let state = states.borrow_and_update().clone();
+                        if forward.send(state).is_err() || states.changed().await.is_err() {
+                            return;
+                        }
+                    },
+                    // Its Secret may come later, as when a folder is applied at once.
+                    Err(problem) => {
+                        if sender.send(Input::Event(Event::SourceFailed(problem))).is_err() {
+                            return;
+                        }
                     }
-                },
-                Err(problem) => {
-                    // A closed inbox means that the environment's task is gone.
-                    let _ = sender.send(Input::Event(Event::SourceFailed(problem)));
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next_delay()) => {}
+                    () = forward.closed() => return,
                 }
             }
         });

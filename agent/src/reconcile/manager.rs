@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -21,6 +22,7 @@ pub async fn run(services: Arc<Services>, leadership: Leadership, mut stop: watc
         services: services.clone(),
         known: HashMap::new(),
         running: HashMap::new(),
+        started: 0,
         tasks: JoinSet::new(),
     };
     let mut lead = false;
@@ -49,11 +51,16 @@ pub async fn run(services: Arc<Services>, leadership: Leadership, mut stop: watc
     manager.stop_all().await;
 }
 
+/// How long the tasks of environments have to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 struct Manager {
     services: Arc<Services>,
     known: HashMap<String, Arc<Environment>>,
-    running: HashMap<String, mpsc::UnboundedSender<Input>>,
-    tasks: JoinSet<(String, Ended)>,
+    /// The newest task of each environment, by its number.
+    running: HashMap<String, (u64, mpsc::UnboundedSender<Input>)>,
+    started: u64,
+    tasks: JoinSet<(String, u64, Ended)>,
 }
 
 impl Manager {
@@ -67,7 +74,7 @@ impl Manager {
         // An object of the same name with another UID is another environment: it starts from nothing.
         let same = before.is_some_and(|before| before.metadata.uid == environment.metadata.uid);
         match self.running.get(&key) {
-            Some(sender) if same && sender.send(Input::Environment(environment.clone())).is_ok() => {}
+            Some((_, sender)) if same && sender.send(Input::Environment(environment.clone())).is_ok() => {}
             _ => self.start(key, environment),
         }
     }
@@ -75,14 +82,19 @@ impl Manager {
     fn start(&mut self, key: String, environment: Arc<Environment>) {
         let (sender, inbox) = mpsc::unbounded_channel();
         let actor = Actor::new(self.services.clone(), environment, sender.clone(), inbox);
-        self.running.insert(key.clone(), sender);
+        self.started += 1;
+        let number = self.started;
+        if let Some((_, before)) = self.running.insert(key.clone(), (number, sender)) {
+            // A task that is gone already needs no word.
+            let _ = before.send(Input::Stop);
+        }
         tracing::info!(environment = key, "taking over");
-        self.tasks.spawn(async move { (key, actor.run().await) });
+        self.tasks.spawn(async move { (key, number, actor.run().await) });
     }
 
     fn deleted(&mut self, key: &str) {
         self.known.remove(key);
-        if let Some(sender) = self.running.remove(key) {
+        if let Some((_, sender)) = self.running.remove(key) {
             self.services.claims.release(key);
             self.services.telemetry.forget(key);
             self.services.board.forget(key);
@@ -99,19 +111,25 @@ impl Manager {
     }
 
     async fn stop_all(&mut self) {
-        for sender in self.running.drain().map(|(_, sender)| sender) {
+        for (_, sender) in self.running.drain().map(|(_, task)| task) {
             // A task that is gone already needs no word.
             let _ = sender.send(Input::Stop);
         }
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+            // They wait for an API server that does not answer; their state is stored up to there.
+            self.tasks.shutdown().await;
+        }
     }
 
     /// A task that lost a race for the status starts again from what is stored now, if this agent still
     /// leads. A task that panicked is an internal error: its environment starts again too.
-    async fn ended(&mut self, ended: Result<(String, Ended), tokio::task::JoinError>, lead: bool) {
+    async fn ended(&mut self, ended: Result<(String, u64, Ended), tokio::task::JoinError>, lead: bool) {
         match ended {
-            Ok((_, Ended::Stopped)) => {}
-            Ok((key, Ended::Superseded)) => {
+            // Another task has taken its place already.
+            Ok((key, number, _)) if self.running.get(&key).is_none_or(|(newest, _)| *newest != number) => {}
+            Ok((_, _, Ended::Stopped)) => {}
+            Ok((key, _, Ended::Superseded)) => {
                 self.running.remove(&key);
                 let Some(environment) = self.known.get(&key).filter(|_| lead) else {
                     return;
@@ -119,7 +137,11 @@ impl Manager {
                 match self.services.cluster.environment(environment.namespace(), environment.name()).await {
                     Ok(Some(fresh)) => self.applied(fresh, lead),
                     Ok(None) => {}
-                    Err(error) => tracing::warn!(environment = key, %error, "cannot be read again"),
+                    Err(error) => {
+                        tracing::warn!(environment = key, %error, "cannot be read again");
+                        let known = environment.clone();
+                        self.start(key, known);
+                    }
                 }
             }
             Err(error) => {
@@ -127,7 +149,7 @@ impl Manager {
                 let gone: Vec<String> = self
                     .running
                     .iter()
-                    .filter(|(_, sender)| sender.is_closed())
+                    .filter(|(_, (_, sender))| sender.is_closed())
                     .map(|(key, _)| key.clone())
                     .collect();
                 for key in gone {

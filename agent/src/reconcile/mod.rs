@@ -3,6 +3,7 @@
 mod actor;
 mod board;
 mod candidate;
+mod correct;
 mod desired;
 mod effects;
 mod evidence;

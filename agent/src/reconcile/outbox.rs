@@ -25,8 +25,6 @@ pub struct Delivery {
     pub sequence: u64,
     /// Where.
     pub sink: Sink,
-    /// The newest evidence record.
-    pub audit: Option<AuditTip>,
     /// The messages that it was told in, by the story's key and the receiver.
     pub messages: Vec<(String, MessageState)>,
 }
@@ -136,6 +134,7 @@ impl Sender {
     /// Writes evidence, one record for each transition, in order.
     async fn record(mut self, mut tip: Option<AuditTip>) {
         let mut pushes = JoinSet::new();
+        let mut unpushed = Vec::new();
         while let Some(outbox) = self.waiting(|outgoing| !outgoing.recorded).await {
             for outgoing in outbox {
                 loop {
@@ -149,12 +148,14 @@ impl Sender {
                     .await
                     {
                         Ok((written, progress)) => {
+                            let pushed = progress.borrow().pushed;
+                            unpushed.retain(|tip: &AuditTip| tip.sequence > pushed);
+                            unpushed.push(written.clone());
                             tip = Some(written);
                             pushes.abort_all();
-                            self.watch_pushes(&mut pushes, progress);
-                            let sequence = outgoing.transition.sequence;
-                            let (audit, messages) = (tip.clone(), Vec::new());
-                            self.delivered(Delivery { sequence, sink: Sink::Evidence, audit, messages });
+                            self.watch_pushes(&mut pushes, progress, unpushed.clone());
+                            let (sequence, messages) = (outgoing.transition.sequence, Vec::new());
+                            self.delivered(Delivery { sequence, sink: Sink::Evidence, messages });
                             break;
                         }
                         Err(message) => self.failed(Sink::Evidence, message, None).await,
@@ -164,14 +165,27 @@ impl Sender {
         }
     }
 
-    /// Tells when records cannot be pushed, and when they can again. They are safe on this machine and
-    /// are pushed as soon as that is possible.
-    fn watch_pushes(&self, pushes: &mut JoinSet<()>, mut progress: watch::Receiver<Progress>) {
+    /// Tells when records cannot be pushed, and when they can again: they are safe on this machine and are
+    /// pushed as soon as that is possible. The anchor in the status follows the repository, not this
+    /// machine: if this machine is lost with records that never left it, the chain is still whole.
+    fn watch_pushes(
+        &self,
+        pushes: &mut JoinSet<()>,
+        mut progress: watch::Receiver<Progress>,
+        mut unpushed: Vec<AuditTip>,
+    ) {
         let inbox = self.inbox.clone();
         pushes.spawn(async move {
-            let mut told = false;
+            let mut told = true;
             loop {
                 let problem = progress.borrow_and_update().problem.as_ref().map(ToString::to_string);
+                let pushed = progress.borrow().pushed;
+                if let Some(tip) = unpushed.iter().rfind(|tip| tip.sequence <= pushed).cloned() {
+                    unpushed.retain(|tip| tip.sequence > pushed);
+                    if inbox.send(Input::Anchored(tip)).is_err() {
+                        return;
+                    }
+                }
                 if problem.is_some() || told {
                     told = problem.is_some();
                     // A closed inbox means that the environment's task is gone.
@@ -206,7 +220,7 @@ impl Sender {
                     match self.slack(&environment, receiver, &story, posted.get(&key)).await {
                         Ok(state) => {
                             told.insert(i);
-                            if let Some(state) = state {
+                            if let Some(state) = state.filter(|_| !story.alone) {
                                 posted.insert(key.clone(), state.clone());
                                 messages.push((key, state));
                             }
@@ -230,7 +244,6 @@ impl Sender {
             self.delivered(Delivery {
                 sequence: story.sequence,
                 sink: Sink::Messages,
-                audit: None,
                 messages,
             });
         }

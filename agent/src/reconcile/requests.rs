@@ -28,12 +28,14 @@ pub fn new(environment: &Environment, handled: &mut Handled, rollout: &Rollout) 
     take(annotation::RECONCILE, &mut handled.reconcile, Request::Reconcile);
     take(annotation::RETRY, &mut handled.retry, Request::Command(Command::Retry, actor.clone()));
     take(annotation::ROLLBACK, &mut handled.rollback, Request::Command(Command::Rollback, actor.clone()));
-    // An approval names its bundle, so it needs no mark of its own: it counts until the bundle is out.
-    let approved = environment.annotation(annotation::APPROVE).and_then(|text| text.parse().ok());
+    // An approval names its bundle, `digest@time`: it waits for that bundle to be held, and counts once.
+    let text = environment.annotation(annotation::APPROVE);
+    let approved = text.and_then(|text| text.split('@').next()?.parse().ok());
     if let (Some(digest), Some(held)) = (approved, &rollout.held)
         && held.release.digest == digest
-        && rollout.approved != Some(digest)
+        && text != handled.approve.as_deref()
     {
+        handled.approve = text.map(str::to_owned);
         requests.push(Request::Command(Command::Approve(digest), actor));
     }
     requests

@@ -132,24 +132,77 @@ impl Services {
 /// Which environment wants which object: an object that moves from one to another is handed over, never
 /// deleted on the way.
 #[derive(Debug, Default)]
-pub struct Claims(RwLock<HashMap<ObjectRef, String>>);
+pub struct Claims {
+    /// What the environments have written.
+    held: RwLock<HashMap<ObjectRef, String>>,
+    /// What they are about to write.
+    intended: RwLock<HashMap<ObjectRef, String>>,
+}
+
+fn replace(map: &RwLock<HashMap<ObjectRef, String>>, environment: &str, objects: &[ObjectRef]) {
+    let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+    map.retain(|_, owner| owner != environment);
+    map.extend(objects.iter().map(|object| (object.clone(), environment.to_owned())));
+}
+
+fn of_another(
+    map: &RwLock<HashMap<ObjectRef, String>>,
+    object: &ObjectRef,
+    environment: &str,
+) -> Option<String> {
+    let map = map.read().unwrap_or_else(PoisonError::into_inner);
+    map.get(object).filter(|owner| *owner != environment).cloned()
+}
 
 impl Claims {
+    /// The environment is about to want these objects: nobody may delete them meanwhile.
+    pub fn intend(&self, environment: &str, objects: &[ObjectRef]) {
+        replace(&self.intended, environment, objects);
+    }
+
     /// From now on the environment wants these objects and no others.
-    pub fn claim<'a>(&self, environment: &str, objects: impl Iterator<Item = &'a ObjectRef>) {
-        let mut claims = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        claims.retain(|_, owner| owner != environment);
-        claims.extend(objects.map(|object| (object.clone(), environment.to_owned())));
+    pub fn claim(&self, environment: &str, objects: &[ObjectRef]) {
+        replace(&self.held, environment, objects);
     }
 
     /// The environment wants nothing any more.
     pub fn release(&self, environment: &str) {
-        self.claim(environment, std::iter::empty());
+        self.intend(environment, &[]);
+        self.claim(environment, &[]);
     }
 
     /// The other environment that wants an object.
     pub fn other(&self, object: &ObjectRef, environment: &str) -> Option<String> {
-        let claims = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        claims.get(object).filter(|owner| *owner != environment).cloned()
+        of_another(&self.held, object, environment)
+    }
+
+    /// The other environment that wants an object, or is about to.
+    pub fn next(&self, object: &ObjectRef, environment: &str) -> Option<String> {
+        self.other(object, environment).or_else(|| of_another(&self.intended, object, environment))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_moves_is_never_nobody_s() {
+        let object = ObjectRef {
+            group: String::new(),
+            kind: "ConfigMap".into(),
+            namespace: Some("shop".into()),
+            name: "settings".into(),
+        };
+        let objects = std::slice::from_ref(&object);
+        let claims = Claims::default();
+        claims.claim("a", objects);
+        claims.intend("b", objects);
+        assert_eq!(claims.other(&object, "b").as_deref(), Some("a"));
+        claims.claim("a", &[]);
+        assert_eq!((claims.other(&object, "a"), claims.next(&object, "a").as_deref()), (None, Some("b")));
+        claims.claim("b", objects);
+        claims.release("b");
+        assert_eq!(claims.next(&object, "a"), None);
     }
 }

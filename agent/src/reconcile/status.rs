@@ -17,6 +17,8 @@ pub struct Handled {
     pub retry: Option<String>,
     /// `rollback-requested-at`.
     pub rollback: Option<String>,
+    /// `approve`.
+    pub approve: Option<String>,
 }
 
 impl From<&EnvironmentStatus> for Handled {
@@ -25,6 +27,7 @@ impl From<&EnvironmentStatus> for Handled {
             reconcile: status.last_handled_reconcile_at.clone(),
             retry: status.last_handled_retry_at.clone(),
             rollback: status.last_handled_rollback_at.clone(),
+            approve: status.last_handled_approval.clone(),
         }
     }
 }
@@ -84,6 +87,7 @@ impl Persisted {
             last_handled_reconcile_at: self.handled.reconcile.clone(),
             last_handled_retry_at: self.handled.retry.clone(),
             last_handled_rollback_at: self.handled.rollback.clone(),
+            last_handled_approval: self.handled.approve.clone(),
         };
         let mut conditions = engine::message::conditions(&self.rollout);
         conditions.push(engine::message::delivered(&self.undelivered));

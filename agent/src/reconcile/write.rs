@@ -31,8 +31,6 @@ pub struct Checked {
     desired: Arc<Desired>,
     /// The fields that the environment would own, by object.
     owned: HashMap<ObjectRef, ShortDigest>,
-    /// Whether a person approved it, deletions included.
-    approved: bool,
 }
 
 /// A write that was asked for.
@@ -61,6 +59,8 @@ pub struct Writer {
     busy: bool,
     checked: Option<Arc<Checked>>,
     kept: Vec<Digest>,
+    /// The deletion of old bundles: it must not meet the storing of a new one.
+    forgetting: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -75,6 +75,7 @@ impl Writer {
             busy: false,
             checked: None,
             kept: Vec::new(),
+            forgetting: None,
         }
     }
 
@@ -111,9 +112,18 @@ impl Writer {
         }
         self.checking = Some(tokio::spawn(async move {
             let digest = candidate.release.digest;
-            let (event, checked) = match context.check(&candidate, baseline, &mode, approved).await {
-                Ok(checked) => (Event::Admitted { digest }, Some(Arc::new(checked))),
-                Err(problem) => (Event::Refused { digest, problem }, None),
+            let check = context.check(&candidate, baseline, &mode, approved);
+            let (event, checked) = match AssertUnwindSafe(check).catch_unwind().await {
+                Ok(Ok(checked)) => (Event::Admitted { digest }, Some(Arc::new(checked))),
+                Ok(Err(problem)) => (Event::Refused { digest, problem }, None),
+                Err(_) => {
+                    let message =
+                        "the checks failed by an error of the agent; please report this with its log"
+                            .to_owned();
+                    let problem =
+                        DoorProblem { reason: HoldReason::ApplyRejected, message, transient: false };
+                    (Event::Refused { digest, problem }, None)
+                }
             };
             // A closed inbox means that the environment's task is gone.
             let _ = sender.send(Input::Checked(event, checked));
@@ -126,6 +136,10 @@ impl Writer {
         let correction = matches!(order.mode, ApplyMode::Correct(_));
         if correction && self.busy {
             return;
+        }
+        if let Some(forgetting) = self.forgetting.take_if(|_| !correction) {
+            forgetting.abort();
+            self.kept.clear();
         }
         let context = self.context(environment);
         let (digest, mode) = (order.digest, order.mode.clone());
@@ -155,14 +169,16 @@ impl Writer {
         environment: &Arc<Environment>,
         digest: Digest,
         desired: Option<Arc<Desired>>,
+        approved: bool,
         rollback: bool,
     ) {
         let context = self.context(environment);
         self.start(digest, ApplyMode::Full, async move {
             let event = match desired.filter(|desired| desired.digest == digest) {
-                Some(desired) => match context.prune(&desired, rollback).await {
+                Some(desired) => match context.prune(&desired, approved, rollback).await {
                     Ok((deleted, kept)) => Event::Pruned { digest, deleted, kept },
-                    Err(message) => Event::ApplyFailed { digest, mode: ApplyMode::Full, message },
+                    // What cannot be deleted stays, and is said; it speaks against no release.
+                    Err(message) => Event::Pruned { digest, deleted: 0, kept: vec![message] },
                 },
                 None => Event::ApplyFailed {
                     digest,
@@ -188,9 +204,11 @@ impl Writer {
             mode,
             message: "the write failed by an error of the agent; please report this with its log".to_owned(),
         };
+        if let Some(before) = &before {
+            before.abort();
+        }
         self.writing = Some(tokio::spawn(async move {
             if let Some(before) = before {
-                before.abort();
                 // It ends at its next await; two writes must not interleave.
                 let _ = before.await;
             }
@@ -207,14 +225,21 @@ impl Writer {
     pub async fn load(
         &self,
         environment: &Arc<Environment>,
+        candidate: Option<&Candidate>,
         digest: Digest,
         rollout: &Rollout,
     ) -> Result<Desired, String> {
         let context = self.context(environment);
+        if let Some(candidate) = candidate {
+            // It was lost in the cluster, or never got there: a rollback may need it.
+            let stored =
+                context.services.cluster.store_bundle(environment, &digest, candidate.bundle.objects());
+            stored.await.map_err(|error| error.to_string())?;
+        }
         let baseline =
             rollout.settled.as_ref().filter(|_| !rollout.canaries.is_empty()).map(|settled| settled.digest);
         let pods = rollout.settings.canary_pods.max(1);
-        let desired = context.desired(None, digest, baseline.map(|baseline| (baseline, pods))).await?;
+        let desired = context.desired(candidate, digest, baseline.map(|baseline| (baseline, pods))).await?;
         context.follow(&desired).await.map_err(|error| error.to_string())?;
         Ok(desired)
     }
@@ -226,11 +251,11 @@ impl Writer {
         }
         self.kept.clone_from(&keep);
         let (services, environment) = (self.services.clone(), environment.clone());
-        tokio::spawn(async move {
+        self.forgetting = Some(tokio::spawn(async move {
             if let Err(error) = services.cluster.forget_bundles_except(&environment, &keep).await {
                 tracing::warn!(environment = %environment.key(), %error, "old bundles stay");
             }
-        });
+        }));
     }
 
     fn context(&self, environment: &Arc<Environment>) -> Context {
@@ -281,7 +306,11 @@ impl Context {
         let seen = self.seen(desired);
         let live = |object: &ObjectRef| seen.live.get(object);
         let key = self.environment.key();
-        let claimed = |object: &ObjectRef| self.services.claims.other(object, &key);
+        let claims = &self.services.claims;
+        // An object that is wanted here must not be wanted there; one that leaves may be on its way there.
+        let claimed = |object: &ObjectRef| {
+            if desired.wants(object) { claims.other(object, &key) } else { claims.next(object, &key) }
+        };
         let budget = &self.environment.spec.deletion_budget;
         plan(&PlanInput {
             claimed: &claimed,
@@ -293,17 +322,18 @@ impl Context {
     }
 
     /// The bundle of a digest: from memory, or as it is kept in the cluster.
-    async fn bundle(&self, candidate: Option<&Candidate>, digest: Digest) -> Result<Arc<Bundle>, String> {
+    async fn bundle(
+        &self,
+        candidate: Option<&Candidate>,
+        digest: Digest,
+    ) -> Result<Arc<Bundle>, cluster::Error> {
         if let Some(candidate) = candidate.filter(|candidate| candidate.release.digest == digest) {
             return Ok(candidate.bundle.clone());
         }
-        let objects = self
-            .services
-            .cluster
-            .load_bundle(&self.environment, &digest)
-            .await
-            .map_err(|error| error.to_string())?;
-        Bundle::new(objects).map(Arc::new).map_err(|error| error.to_string())
+        let objects = self.services.cluster.load_bundle(&self.environment, &digest).await?;
+        Bundle::new(objects)
+            .map(Arc::new)
+            .map_err(|error| cluster::Error::BundleDamaged { digest, message: error.to_string() })
     }
 
     async fn desired(
@@ -312,9 +342,17 @@ impl Context {
         digest: Digest,
         canary_of: Option<(Digest, u32)>,
     ) -> Result<Desired, String> {
-        let bundle = self.bundle(candidate, digest).await?;
+        let bundle = self.bundle(candidate, digest).await.map_err(|error| error.to_string())?;
         let baseline = match canary_of {
-            Some((baseline, pods)) => Some((self.bundle(candidate, baseline).await?, pods)),
+            Some((baseline, pods)) => match self.bundle(candidate, baseline).await {
+                Ok(bundle) => Some((bundle, pods)),
+                // Without it nobody knows which Deployments change: all pods roll, gates judge as ever.
+                Err(error @ (cluster::Error::BundleMissing(_) | cluster::Error::BundleDamaged { .. })) => {
+                    tracing::warn!(environment = %self.environment.key(), %error, "no canary");
+                    None
+                }
+                Err(error) => return Err(error.to_string()),
+            },
             None => None,
         };
         let canary_of = baseline.as_ref().map(|(bundle, pods)| (&**bundle, *pods));
@@ -365,13 +403,19 @@ impl Context {
         let unreachable = |error: cluster::Error| refused(HoldReason::ApplyRejected, error.to_string(), true);
         self.follow(&desired).await.map_err(unreachable)?;
 
+        self.services.claims.intend(&self.environment.key(), desired.refs());
         let approvals = Approvals { all: approved, ..Approvals::default() };
         let plan = self.plan(&desired, approvals);
         if let Some(message) = plan.refusal() {
-            return Err(refused(HoldReason::DeletionRefused, message, false));
+            let key = self.environment.key();
+            let contested =
+                desired.refs().iter().any(|object| self.services.claims.other(object, &key).is_some());
+            // The other environment may be about to let go of it: the same commit tells both.
+            let reason = if contested { HoldReason::ApplyRejected } else { HoldReason::DeletionRefused };
+            return Err(refused(reason, message, contested));
         }
         match self.services.cluster.check(&self.environment, &self.marks, &desired.objects, &plan).await {
-            Ok(owned) => Ok(Checked { desired: Arc::new(desired), owned, approved }),
+            Ok(owned) => Ok(Checked { desired: Arc::new(desired), owned }),
             Err(errors) => {
                 let transient = errors.iter().all(|error| error.error.is_transient());
                 Err(refused(HoldReason::ApplyRejected, all(&errors), transient))
@@ -407,7 +451,7 @@ impl Context {
                     .map_err(|error| failed(error.to_string()))?;
             }
         }
-        self.services.claims.claim(&self.environment.key(), desired.refs().iter());
+        self.services.claims.claim(&self.environment.key(), desired.refs());
         let mut plan = self.plan(&desired, Approvals { all: true, ..Approvals::default() });
         if let ApplyMode::Correct(objects) = &order.mode {
             for stage in &mut plan.stages {
@@ -423,11 +467,12 @@ impl Context {
         changed.map(|changed| (desired.clone(), changed)).map_err(|errors| failed(all(&errors)))
     }
 
-    async fn prune(&self, desired: &Desired, rollback: bool) -> Result<(u32, Vec<String>), String> {
-        let approved = self
-            .checked
-            .as_ref()
-            .is_some_and(|checked| checked.approved && checked.desired.digest == desired.digest);
+    async fn prune(
+        &self,
+        desired: &Desired,
+        approved: bool,
+        rollback: bool,
+    ) -> Result<(u32, Vec<String>), String> {
         let everything = || self.plan(desired, Approvals { all: true, ..Approvals::default() });
         let careful = self.plan(desired, Approvals::default());
         let mut kept: Vec<String> =

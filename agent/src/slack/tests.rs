@@ -55,6 +55,7 @@ fn story(outcome: bool) -> Story {
         at,
         sequence: 1,
         outcome,
+        alone: false,
     }
 }
 

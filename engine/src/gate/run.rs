@@ -117,6 +117,11 @@ impl GateRun {
         }
     }
 
+    /// Whether anything was sampled.
+    pub fn has_samples(&self) -> bool {
+        !self.samples.is_empty()
+    }
+
     /// When the next sample is due. None once the release is convicted: no sample changes that.
     pub fn next_sample(&self) -> Option<Timestamp> {
         self.convicted.is_none().then_some(self.next)

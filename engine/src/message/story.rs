@@ -52,6 +52,8 @@ pub struct Story {
     pub sequence: u64,
     /// Whether the rollout ended.
     pub outcome: bool,
+    /// Whether it is one piece of news that nothing will be added to.
+    pub alone: bool,
 }
 
 impl Story {
@@ -67,6 +69,7 @@ impl Story {
         };
         let (tone, headline, next) = words(transition);
         Self {
+            alone: !apart.is_empty(),
             key: format!("{environment}/{}/{digest}{apart}", transition.started.as_second()),
             environment: environment.to_owned(),
             tone,

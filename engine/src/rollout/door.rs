@@ -143,6 +143,7 @@ impl Turn {
         message: String,
         retry: Option<SignedDuration>,
     ) {
+        let message = shorten(message);
         let before = self.rollout.held.take();
         let known = before.as_ref().is_some_and(|held| {
             held.release.digest == release.digest && held.reason == reason && held.message == message

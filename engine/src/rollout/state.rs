@@ -368,6 +368,24 @@ impl Rollout {
         stored(self) == stored(other)
     }
 
+    /// Whether samples of gates are part of the state.
+    pub fn has_samples(&self) -> bool {
+        let told = self.outbox.iter().flat_map(|outgoing| &outgoing.transition.gates);
+        self.gates.iter().any(GateRun::has_samples) || told.into_iter().any(|gate| !gate.samples.is_empty())
+    }
+
+    /// Takes the samples of gates out: the gates that are being judged begin anew.
+    pub fn drop_samples(&mut self) {
+        let since = self.since;
+        self.gates = match self.gating {
+            true => self.settings.gates.iter().map(|gate| GateRun::new(gate, since)).collect(),
+            false => Vec::new(),
+        };
+        for outgoing in &mut self.outbox {
+            outgoing.transition.gates.iter_mut().for_each(|gate| gate.samples.clear());
+        }
+    }
+
     /// The block on a digest.
     pub fn block_on(&self, digest: &Digest) -> Option<&Blocked> {
         self.blocked.iter().find(|blocked| blocked.digest == *digest)
