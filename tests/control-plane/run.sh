@@ -136,7 +136,7 @@ EOF
     openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -extfile server.ext -out server.crt
     openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out service-accounts.key
     openssl pkey -in service-accounts.key -pubout -out service-accounts.pub
-  } 2>openssl.log || fail "openssl makes no keys: $(tail -n 3 openssl.log)"
+  } 2>openssl.out || fail "openssl makes no keys: $(tail -n 3 openssl.out)"
   for user in admin:system:masters system:kube-controller-manager system:kube-scheduler; do
     group=${user#admin:}
     [[ $user == admin:* ]] || group=
@@ -208,11 +208,17 @@ if (($# > 0)); then
   exit "$code"
 fi
 printf '%s\n' "$data/kubeconfig"
-# Ends when one of the programs does, too.
+reader=
 if $until_stdin_closes; then
   # A background job reads from nowhere unless told otherwise.
   exec 3<&0
   cat <&3 >/dev/null &
-  pids+=($!)
+  reader=$!
 fi
-wait -n "${pids[@]}" || true
+wait -n "${pids[@]}" $reader || true
+if [[ -n $reader ]] && ! kill -0 "$reader" 2>/dev/null; then exit; fi
+[[ -z $reader ]] || kill "$reader"
+for log in *.log; do
+  printf '%s:\n%s\n' "$log" "$(tail -n 5 "$log")" >&2
+done
+fail "one of the programs has ended: the last lines of their logs are above"
