@@ -101,6 +101,10 @@ fn every_error_says_where_and_what_to_do() {
         ),
         ("resources: a.yaml", "dev/kustomization.yaml:1: resources must be a list, this is a text"),
         (
+            "kind: Kustomization\nresources: [a.yaml]\nkind: Kustomization\nlabels:\n- {pairs: {a: b}, pairs: {a: c}}",
+            "dev/kustomization.yaml:5:19: the key \"pairs\" is already set in line 5; keep one of the two",
+        ),
+        (
             "resources: [a.yaml]\nresources: []",
             "dev/kustomization.yaml:2:1: the key \"resources\" is already set in line 1; keep one of the two",
         ),

@@ -33,6 +33,7 @@ pub(super) fn follow(resources: &mut ResourceMap, config: &TransformerConfig) ->
             by_old_name.entry(name).or_default().push(at);
         }
     }
+    let came_from = CameFrom::of(&candidates);
     if by_old_name.is_empty() {
         // Nothing was renamed; kustomize checks the subjects of role bindings even so.
         return resources.iter().try_for_each(|resource| {
@@ -49,6 +50,7 @@ pub(super) fn follow(resources: &mut ResourceMap, config: &TransformerConfig) ->
             role_ref: role_ref(resource),
             candidates: &candidates,
             by_old_name: &by_old_name,
+            came_from: &came_from,
         };
         for reference in &config.name_reference {
             for spec in reference.referrers.iter().filter(|spec| spec.kinds.selects(&original.gvk)) {
@@ -110,6 +112,34 @@ struct Referrer<'a> {
     role_ref: Option<KindFilter>,
     candidates: &'a [Candidate],
     by_old_name: &'a HashMap<&'a str, Vec<usize>>,
+    came_from: &'a CameFrom<'a>,
+}
+
+/// Where the objects came from that live in namespaces, and where they are now.
+#[derive(Default)]
+struct CameFrom<'a> {
+    any: HashSet<&'a str>,
+    /// The original namespaces of what a patch made cluster-wide.
+    into_cluster: HashSet<&'a str>,
+    /// The original and the effective namespace.
+    into_effective: HashSet<(&'a str, &'a str)>,
+    /// The original namespace and the one that is written.
+    into_written: HashSet<(&'a str, &'a str)>,
+}
+
+impl<'a> CameFrom<'a> {
+    fn of(candidates: &'a [Candidate]) -> Self {
+        let mut came_from = Self::default();
+        for c in candidates.iter().filter(|c| c.original_namespace != NO_NAMESPACE) {
+            came_from.any.insert(&c.original_namespace);
+            if c.is_cluster_scoped {
+                came_from.into_cluster.insert(&c.original_namespace);
+            }
+            came_from.into_effective.insert((&c.original_namespace, &c.effective_namespace));
+            came_from.into_written.insert((&c.original_namespace, &c.namespace));
+        }
+        came_from
+    }
 }
 
 impl Referrer<'_> {
@@ -184,6 +214,20 @@ impl Referrer<'_> {
             || self.binding_namespaces.contains(&candidate.namespace)
     }
 
+    /// Whether some object that came from a namespace could be meant.
+    fn reaches_any_from(&self, namespace: &str) -> bool {
+        if self.me.is_cluster_scoped {
+            return self.came_from.any.contains(namespace);
+        }
+        let here = self.me.effective_namespace.as_str();
+        self.came_from.into_cluster.contains(namespace)
+            || self.came_from.into_effective.contains(&(namespace, here))
+            || self
+                .binding_namespaces
+                .iter()
+                .any(|bound| self.came_from.into_written.contains(&(namespace, bound.as_str())))
+    }
+
     /// Picks the object that a name means, by kustomize's rules.
     fn select(
         &self,
@@ -199,7 +243,7 @@ impl Referrer<'_> {
         if let Some(namespace) = namespace {
             // A written namespace means an original one if any object came from there, else a present one.
             let in_original = |c: &Candidate| c.original_namespace == namespace && namespace != NO_NAMESPACE;
-            if self.candidates.iter().any(|c| self.is_reachable(c) && in_original(c)) {
+            if self.reaches_any_from(namespace) {
                 found.retain(|c| in_original(c));
             } else {
                 found.retain(|c| c.effective_namespace == namespace && !c.is_cluster_scoped);

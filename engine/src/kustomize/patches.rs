@@ -1,7 +1,5 @@
 //! `patches`, `patchesStrategicMerge` and `patchesJson6902`.
 
-use serde_json::Value;
-
 use crate::object::yaml::{Dialect, read_documents_as};
 
 use super::error::RenderError;
@@ -113,17 +111,13 @@ pub(super) fn apply(
                 patch.value["apiVersion"] = resource.value["apiVersion"].clone();
                 merge(resource, patch, entry.allow_name_change, entry.allow_kind_change, schemas)?;
             }
-            drop_deleted(resources);
+            resources.drop_deleted();
             resources.check_identities()
         }
         (Patch::Strategic(patches), None) => {
             for patch in patches {
-                let at =
-                    resources.only(&patch.original_id()).map_err(|problem| fail(&patch.source, problem))?;
-                if let Some(resource) = resources.as_mut_slice().get_mut(at) {
-                    merge(resource, patch, entry.allow_name_change, entry.allow_kind_change, schemas)?;
-                }
-                drop_deleted(resources);
+                let (rename, rekind) = (entry.allow_name_change, entry.allow_kind_change);
+                merge_into_only(resources, patch, rename, rekind, schemas)?;
             }
             Ok(())
         }
@@ -137,13 +131,7 @@ pub(super) fn apply_strategic(
     schemas: &Schemas,
 ) -> Result<(), RenderError> {
     for patch in patches {
-        let at = resources
-            .only(&patch.original_id())
-            .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
-        if let Some(resource) = resources.as_mut_slice().get_mut(at) {
-            merge(resource, patch, false, false, schemas)?;
-        }
-        drop_deleted(resources);
+        merge_into_only(resources, patch, false, false, schemas)?;
     }
     Ok(())
 }
@@ -210,9 +198,22 @@ fn merge(
     Ok(())
 }
 
-/// Removes objects that a patch deleted.
-fn drop_deleted(resources: &mut ResourceMap) {
-    if resources.iter().any(|resource| resource.value.is_null()) {
-        resources.list_mut().retain(|resource| resource.value != Value::Null);
+/// Merges a patch into the object whose identity it says.
+fn merge_into_only(
+    resources: &mut ResourceMap,
+    patch: Resource,
+    rename: bool,
+    rekind: bool,
+    schemas: &Schemas,
+) -> Result<(), RenderError> {
+    let at = resources
+        .only(&patch.original_id())
+        .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
+    let is_gone = resources.change(at, |resource| {
+        merge(resource, patch, rename, rekind, schemas).map(|()| resource.value.is_null())
+    });
+    if is_gone.transpose()? == Some(true) {
+        resources.drop_deleted();
     }
+    Ok(())
 }

@@ -18,6 +18,8 @@ pub(super) struct ResourceMap {
     list: Vec<Resource>,
     /// Where each identity is; built when first needed, dropped when objects may have changed.
     index: Option<HashMap<ResId, usize>>,
+    /// Where objects are that have or had an identity; kept like the index.
+    history: Option<HashMap<ResId, Vec<usize>>>,
     /// What transformers added so far, in bytes.
     grown: usize,
 }
@@ -28,23 +30,38 @@ impl ResourceMap {
     }
 
     pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Resource> {
-        self.index = None;
+        self.forget_index();
         self.list.iter_mut()
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [Resource] {
-        self.index = None;
+        self.forget_index();
         &mut self.list
     }
 
-    pub fn list_mut(&mut self) -> &mut Vec<Resource> {
-        self.index = None;
-        &mut self.list
+    /// Removes objects that nothing is left of.
+    pub fn drop_deleted(&mut self) {
+        if self.list.iter().any(|resource| resource.value.is_null()) {
+            self.forget_index();
+            self.list.retain(|resource| !resource.value.is_null());
+        }
+    }
+
+    /// Changes one object, at a cost that does not depend on how many there are.
+    pub fn change<T>(&mut self, at: usize, change: impl FnOnce(&mut Resource) -> T) -> Option<T> {
+        let resource = self.list.get_mut(at)?;
+        let before = (self.index.is_some() || self.history.is_some()).then(|| identities(resource));
+        let result = change(resource);
+        if before.is_some_and(|before| before != identities(resource)) {
+            self.forget_index();
+        }
+        Some(result)
     }
 
     /// Frees what is easily made again.
     pub fn forget_index(&mut self) {
         self.index = None;
+        self.history = None;
     }
 
     pub fn into_list(self) -> Vec<Resource> {
@@ -70,6 +87,22 @@ impl ResourceMap {
         self.index.get_or_insert_with(|| list.iter().enumerate().map(|(at, r)| (r.id(), at)).collect())
     }
 
+    fn history(&mut self) -> &HashMap<ResId, Vec<usize>> {
+        let list = &self.list;
+        self.history.get_or_insert_with(|| {
+            let mut history: HashMap<ResId, Vec<usize>> = HashMap::with_capacity(list.len());
+            for (at, resource) in list.iter().enumerate() {
+                note(&mut history, resource, at);
+            }
+            history
+        })
+    }
+
+    /// The objects that have or had an identity.
+    fn known_as(&mut self, id: &ResId) -> Vec<usize> {
+        self.history().get(id).cloned().unwrap_or_default()
+    }
+
     /// Adds an object that must not be there yet.
     pub fn append(&mut self, resource: Resource) -> Result<(), RenderError> {
         let at = self.list.len();
@@ -87,6 +120,9 @@ impl ResourceMap {
                 first: self.list.get(first).map(|r| r.source.clone()).unwrap_or_default(),
                 second: resource.source,
             });
+        }
+        if let Some(history) = &mut self.history {
+            note(history, &resource, at);
         }
         self.list.push(resource);
         Ok(())
@@ -106,8 +142,7 @@ impl ResourceMap {
     /// Adds a generated object, or lets it replace or change the one that is there.
     pub fn absorb(&mut self, mut generated: Resource) -> Result<(), RenderError> {
         let id = generated.id();
-        let matches: Vec<usize> =
-            (0..self.list.len()).filter(|at| self.list[*at].is_any(|known| *known == id)).collect();
+        let matches = self.known_as(&id);
         let fail = |source_at: &Source, problem: String| {
             Err(RenderError::Invalid { source_at: source_at.clone(), problem })
         };
@@ -130,8 +165,7 @@ impl ResourceMap {
                     }
                 }
                 generated.take_over(old);
-                self.index = None;
-                self.list[*at] = generated;
+                self.change(*at, |resource| *resource = generated);
                 Ok(())
             }
             ([at], Behavior::Create) => fail(
@@ -146,13 +180,10 @@ impl ResourceMap {
     }
 
     /// Finds the only object that is or was one; says what is wrong if there is not exactly one.
-    pub fn only(&self, id: &ResId) -> Result<usize, String> {
-        let mut found = (0..self.list.len()).filter(|at| self.list[*at].is_any(|known| known == id));
-        match (found.next(), found.next()) {
-            (Some(at), None) => Ok(at),
-            (None, _) => {
-                Err(format!("there is no {id} among the resources; correct kind, name or namespace"))
-            }
+    pub fn only(&mut self, id: &ResId) -> Result<usize, String> {
+        match self.known_as(id).as_slice() {
+            [at] => Ok(*at),
+            [] => Err(format!("there is no {id} among the resources; correct kind, name or namespace")),
             _ => Err(format!("several objects are or were {id}; say which with a target")),
         }
     }
@@ -170,6 +201,23 @@ impl ResourceMap {
             }
         }
         Ok(())
+    }
+}
+
+/// The identities that an object has and had, each once.
+fn identities(resource: &Resource) -> Vec<ResId> {
+    let mut ids = vec![resource.id()];
+    for id in resource.previous_ids() {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    ids
+}
+
+fn note(history: &mut HashMap<ResId, Vec<usize>>, resource: &Resource, at: usize) {
+    for id in identities(resource) {
+        history.entry(id).or_default().push(at);
     }
 }
 

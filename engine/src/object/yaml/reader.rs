@@ -29,7 +29,41 @@ pub(crate) fn read_nodes(text: &str, file: &str, dialect: Dialect) -> Result<Vec
         }
     }
     documents.retain(|node| node.kind != NodeKind::Scalar(Value::Null));
+    if dialect == Dialect::Settings {
+        for document in &mut documents {
+            drop_repeated(document).map_err(|(line, column, problem)| fail(line, column, problem))?;
+        }
+    }
     Ok(documents)
+}
+
+/// Drops keys that are repeated with the same value. Kustomize lets the last of several values win; where
+/// they differ, something would be lost that somebody wrote, so that is refused.
+fn drop_repeated(node: &mut Node) -> Result<(), (usize, usize, YamlProblem)> {
+    match &mut node.kind {
+        NodeKind::Scalar(_) => Ok(()),
+        NodeKind::List(items) => items.iter_mut().try_for_each(drop_repeated),
+        NodeKind::Map(entries) => {
+            let mut kept: Vec<(Key, Node)> = Vec::with_capacity(entries.len());
+            let mut known: HashMap<String, usize> = HashMap::with_capacity(entries.len());
+            for (key, mut value) in entries.drain(..) {
+                drop_repeated(&mut value)?;
+                match known.get(&key.text).and_then(|at| kept.get(*at)) {
+                    None => {
+                        known.insert(key.text.clone(), kept.len());
+                        kept.push((key, value));
+                    }
+                    Some((_, first)) if first.clone().into_value() == value.clone().into_value() => {}
+                    Some((first, _)) => {
+                        let (line, column, first_line) = (key.line, key.column, first.line);
+                        return Err((line, column, YamlProblem::DuplicateKey { key: key.text, first_line }));
+                    }
+                }
+            }
+            *entries = kept;
+            Ok(())
+        }
+    }
 }
 
 /// A list or mapping that is not complete yet.
@@ -177,13 +211,16 @@ impl Builder {
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
+        let refuses_repeated = self.dialect != Dialect::Settings;
         let Some(open) = self.open.last_mut() else { return Ok(Some(node)) };
         match &mut open.content {
             OpenContent::List(items) => items.push(node),
             OpenContent::Map { entries, lines, key, merged, is_flow } => match key.take() {
                 None => {
                     let text = key_text(&node)?;
-                    if let Some(first_line) = lines.insert(text.clone(), node.line) {
+                    if let Some(first_line) = lines.insert(text.clone(), node.line)
+                        && refuses_repeated
+                    {
                         return Err(YamlProblem::DuplicateKey { key: text, first_line });
                     }
                     *key = Some(PendingKey::Key(Key { text, line: node.line, column: node.column }));
