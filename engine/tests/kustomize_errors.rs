@@ -87,6 +87,14 @@ fn every_error_says_where_and_what_to_do() {
             "dev/kustomization.yaml:1: the schema version \"v1.2.3\" must be v1.21.2",
         ),
         (
+            "generators:\n- |\n  apiVersion: builtin\n  kind: IAMPolicyGenerator\n  metadata: {name: m}\n  cloud: other",
+            "dev/kustomization.yaml:3: cloud must be gke; write the service account itself for others",
+        ),
+        (
+            "generators:\n- |\n  apiVersion: builtin\n  kind: HelmChartInflationGenerator\n  metadata: {name: m}",
+            "dev/kustomization.yaml:3: the plugin HelmChartInflationGenerator is refused: run helm template in CI and commit what it writes",
+        ),
+        (
             "openapi: {path: a.yaml, version: v1.21.2}",
             "dev/kustomization.yaml:1: openapi is given either by path or by version; remove one",
         ),
@@ -333,4 +341,16 @@ fn small_repositories_cannot_make_huge_objects() {
         tree(&format!("resources: [many.yaml]\ncommonAnnotations: {{a: \"{}\"}}", "x".repeat(1_000_000)));
     let said = error(&labelled.with("dev/many.yaml", many)).to_string();
     assert!(said.contains("larger than a render may read"), "{said}");
+}
+
+#[test]
+fn blank_namespaces_of_service_accounts_are_refused() {
+    let binding = "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: b}\nsubjects:\n- kind: ServiceAccount\n  name: a\n  namespace:\n";
+    for settings in ["", "namePrefix: p-\n"] {
+        let tree = tree(&format!("resources: [a.yaml, b.yaml]\n{settings}")).with("dev/b.yaml", binding);
+        assert_eq!(
+            error(&tree).to_string(),
+            "dev/b.yaml:1: the namespace of a service account is blank; name one or remove the field"
+        );
+    }
 }
