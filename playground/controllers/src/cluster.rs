@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Client, Resource};
 
+use crate::Settings;
+use crate::autoscaler::Histories;
 use crate::cache::{Change, Store};
 use crate::events::Recorder;
 use crate::meta::{self, Key};
@@ -18,12 +22,18 @@ use crate::writer::Writer;
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub client: Client,
+    pub settings: Settings,
     pub events: Recorder,
+    /// What autoscalers have wanted and done.
+    pub scaling: Histories,
     pub deployments: Writer<Deployment>,
     pub replica_sets: Writer<ReplicaSet>,
     pub stateful_sets: Writer<StatefulSet>,
     pub daemon_sets: Writer<DaemonSet>,
     pub jobs: Writer<Job>,
+    pub autoscalers: Writer<HorizontalPodAutoscaler>,
+    pub budgets: Writer<PodDisruptionBudget>,
+    pub cron_jobs: Writer<CronJob>,
     pub pods: Writer<Pod>,
     pub services: Writer<Service>,
     pub endpoint_slices: Writer<EndpointSlice>,
@@ -34,14 +44,19 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(client: Client, events: Recorder) -> Cluster {
+    pub fn new(client: Client, events: Recorder, settings: Settings) -> Cluster {
         Cluster {
+            settings,
             events,
+            scaling: Histories::default(),
             deployments: Writer::new(client.clone()),
             replica_sets: Writer::new(client.clone()),
             stateful_sets: Writer::new(client.clone()),
             daemon_sets: Writer::new(client.clone()),
             jobs: Writer::new(client.clone()),
+            autoscalers: Writer::new(client.clone()),
+            budgets: Writer::new(client.clone()),
+            cron_jobs: Writer::new(client.clone()),
             pods: Writer::new(client.clone()),
             services: Writer::new(client.clone()),
             endpoint_slices: Writer::new(client.clone()),
@@ -62,6 +77,9 @@ pub(crate) struct Queues {
     pub stateful_sets: Arc<Queue<Key>>,
     pub daemon_sets: Arc<Queue<Key>>,
     pub jobs: Arc<Queue<Key>>,
+    pub autoscalers: Arc<Queue<Key>>,
+    pub budgets: Arc<Queue<Key>>,
+    pub cron_jobs: Arc<Queue<Key>>,
     pub services: Arc<Queue<Key>>,
     pub claims: Arc<Queue<Key>>,
     pub volumes: Arc<Queue<Key>>,
@@ -78,11 +96,25 @@ pub(crate) fn connect(cluster: &Cluster, queues: &Queues) {
     own(&cluster.stateful_sets.store, &queues.stateful_sets);
     own(&cluster.daemon_sets.store, &queues.daemon_sets);
     own(&cluster.jobs.store, &queues.jobs);
+    own(&cluster.budgets.store, &queues.budgets);
+    own(&cluster.cron_jobs.store, &queues.cron_jobs);
+    connect_budgets(cluster, queues);
     own(&cluster.services.store, &queues.services);
     own(&cluster.claims.store, &queues.claims);
     own(&cluster.volumes, &queues.volumes);
     own(&cluster.namespaces, &queues.namespaces);
 
+    // The status that a look has written is no reason to look again.
+    let (autoscalers, scaling) = (Arc::clone(&queues.autoscalers), cluster.scaling.clone());
+    cluster.autoscalers.store.on_change(move |change| match (&change.old, &change.new) {
+        (Some(old), None) => scaling.forget(meta::uid(old.as_ref())),
+        (old, Some(new)) => {
+            if old.as_ref().is_none_or(|old| old.spec != new.spec) {
+                autoscalers.add(Key::of(new.as_ref()));
+            }
+        }
+        (None, None) => {}
+    });
     let accounts = Arc::clone(&queues.accounts);
     cluster.namespaces.on_change(move |change| {
         if let (None, Some(namespace)) = (&change.old, &change.new) {
@@ -141,6 +173,47 @@ pub(crate) fn connect(cluster: &Cluster, queues: &Queues) {
             && let Some(volume) = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone())
         {
             volumes.add(Key { namespace: String::new(), name: volume });
+        }
+    });
+}
+
+/// Budgets count pods against what the pods' managers want; a Job tells its CronJob of its end.
+fn connect_budgets(cluster: &Cluster, queues: &Queues) {
+    let (all, budgets) = (Arc::clone(&cluster.budgets.store), Arc::clone(&queues.budgets));
+    cluster.pods.store.on_change(move |change| {
+        for pod in change.sides() {
+            for budget in all.in_namespace(meta::namespace(pod.as_ref())) {
+                if crate::disruption::selects(&budget, pod) {
+                    budgets.add(Key::of(budget.as_ref()));
+                }
+            }
+        }
+    });
+    on_resize(cluster, queues, &cluster.deployments.store, |deployment| deployment.spec.as_ref()?.replicas);
+    on_resize(cluster, queues, &cluster.stateful_sets.store, |set| set.spec.as_ref()?.replicas);
+    on_resize(cluster, queues, &cluster.replica_sets.store, |set| set.spec.as_ref()?.replicas);
+    let cron_jobs = Arc::clone(&queues.cron_jobs);
+    cluster.jobs.store.on_change(move |change| {
+        if let Some(key) = change.last().and_then(|job| controller(job.as_ref(), "CronJob")) {
+            cron_jobs.add(key);
+        }
+    });
+}
+
+/// Has the budgets of the namespace counted anew when a workload is to have another size.
+fn on_resize<K>(cluster: &Cluster, queues: &Queues, store: &Store<K>, size: fn(&K) -> Option<i32>)
+where
+    K: Resource + Send + Sync + 'static,
+{
+    let (all, budgets) = (Arc::clone(&cluster.budgets.store), Arc::clone(&queues.budgets));
+    store.on_change(move |change| {
+        let wanted = |side: &Option<Arc<K>>| side.as_ref().and_then(|workload| size(workload));
+        if wanted(&change.old) != wanted(&change.new)
+            && let Some(workload) = change.last()
+        {
+            for budget in all.in_namespace(meta::namespace(workload.as_ref())) {
+                budgets.add(Key::of(budget.as_ref()));
+            }
         }
     });
 }

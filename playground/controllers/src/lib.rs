@@ -7,11 +7,14 @@
 //! [`cache`], [`queue`], [`events`] and [`quantity`] serve the node as well.
 
 mod accounts;
+mod autoscaler;
 pub mod cache;
 mod claims;
 mod cluster;
+mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod error;
 pub mod events;
@@ -24,8 +27,10 @@ pub mod queue;
 mod replicaset;
 mod run;
 mod scheduler;
+mod settings;
 mod statefulset;
 mod writer;
 
 pub use error::Error;
-pub use run::run;
+pub use run::{run, run_with};
+pub use settings::Settings;

@@ -14,8 +14,8 @@ use crate::gc::Resources;
 use crate::meta::Key;
 use crate::queue::{Outcome, Queue};
 use crate::{
-    Error, accounts, claims, daemonset, deployment, endpoints, gc, job, namespaces, replicaset, scheduler,
-    statefulset,
+    Error, Settings, accounts, autoscaler, claims, cronjob, daemonset, deployment, disruption, endpoints, gc,
+    job, namespaces, replicaset, scheduler, statefulset,
 };
 
 /// Workers per controller. More gain nothing on a local API server.
@@ -30,13 +30,25 @@ type Tasks = JoinSet<Result<(), Error>>;
 /// [`Error::Refused`] if the API server denies the client what the controllers need. Other failures are tried
 /// again for ever.
 pub async fn run(client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    run_with(client, Settings::default(), shutdown).await
+}
+
+/// As [`run`], with other times than Kubernetes' own.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    client: Client,
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
     let mut tasks = Tasks::new();
     let (events, send) = Recorder::new(client.clone(), "controllers");
     tasks.spawn(async move {
         send.await;
         Ok(())
     });
-    let cluster = Cluster::new(client.clone(), events);
+    let cluster = Cluster::new(client.clone(), events, settings);
     let queues = Queues::default();
     connect(&cluster, &queues);
     watch_all(&cluster, &mut tasks);
@@ -66,6 +78,9 @@ fn watch_all(cluster: &Cluster, tasks: &mut Tasks) {
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.stateful_sets.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.daemon_sets.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.jobs.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.autoscalers.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.budgets.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.cron_jobs.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.pods.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.services.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.endpoint_slices.store)));
@@ -82,6 +97,9 @@ async fn wait_synced(cluster: &Cluster) {
     cluster.stateful_sets.store.wait_synced().await;
     cluster.daemon_sets.store.wait_synced().await;
     cluster.jobs.store.wait_synced().await;
+    cluster.autoscalers.store.wait_synced().await;
+    cluster.budgets.store.wait_synced().await;
+    cluster.cron_jobs.store.wait_synced().await;
     cluster.pods.store.wait_synced().await;
     cluster.services.store.wait_synced().await;
     cluster.endpoint_slices.store.wait_synced().await;
@@ -106,6 +124,15 @@ fn work(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
     });
     controller(tasks, cluster, &queues.jobs, WORKERS, |cluster, key| async move {
         job::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.autoscalers, WORKERS, |cluster, key| async move {
+        autoscaler::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.budgets, WORKERS, |cluster, key| async move {
+        disruption::reconcile(&cluster, &key).await
+    });
+    controller(tasks, cluster, &queues.cron_jobs, WORKERS, |cluster, key| async move {
+        cronjob::reconcile(&cluster, &key).await
     });
     controller(tasks, cluster, &queues.accounts, 1, |cluster, key| async move {
         accounts::reconcile(&cluster, &key.name).await

@@ -1,6 +1,6 @@
 //! The Deployment controller: one ReplicaSet per template, moved between by a rolling update.
 
-mod math;
+pub(crate) mod math;
 mod plan;
 mod revision;
 mod scale;
