@@ -3,16 +3,18 @@
 use crate::Config;
 use crate::auth::User;
 use crate::faults::Faults;
+use crate::kept::Kept;
 use crate::schema::catalogue::{Catalogue, Resource};
 use crate::schema::{Type, table::TABLE};
 use crate::status::{About, Refusal};
-use crate::store::Store;
+use crate::store::{Object, Store};
 use crate::{convert, time};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::time::Duration;
 
 /// The server's state.
 pub struct App {
@@ -47,6 +49,31 @@ impl App {
         };
         app.admin_token = app.uid();
         app
+    }
+
+    /// A state that an earlier server left.
+    pub fn restored(config: Config, own: Weak<App>, kept: Kept) -> App {
+        App {
+            faults: Faults::new(own, config.seed),
+            config,
+            admin_token: kept.admin_token,
+            store: RwLock::new(kept.store),
+            catalogue: RwLock::new(kept.catalogue),
+            random: Mutex::new(kept.random),
+            tokens: Mutex::new(kept.tokens),
+        }
+    }
+
+    /// Takes the state out; what is left behind is empty.
+    pub fn keep(&self) -> Kept {
+        Kept {
+            address: self.config.address,
+            store: std::mem::take(&mut *self.store_mut()),
+            catalogue: self.catalogue(),
+            tokens: std::mem::take(&mut *self.tokens()),
+            admin_token: self.admin_token.clone(),
+            random: self.random(),
+        }
     }
 
     /// The objects, to read.
@@ -204,6 +231,18 @@ impl App {
             .map(|n| address(1 + (start + n) % (size - 2)).to_string())
             .find(|ip| !used.contains(ip.as_str()))
             .ok_or_else(|| "failed to allocate a serviceIP: range is full".into())
+    }
+
+    /// Removes Events that were last written longer ago than `lifetime`, as the lease that etcd keeps them under does.
+    pub fn forget_events(&self, lifetime: Duration) {
+        let Ok(limit) = time::now().checked_sub(lifetime) else { return };
+        let old: Vec<Arc<Object>> =
+            self.store().range("events", "", "").filter(|e| e.written < limit).cloned().collect();
+        let mut store = self.store_mut();
+        for event in old {
+            // One that was written in the meantime stays.
+            let _ = store.delete("events", &event.key, event.revision);
+        }
     }
 
     /// The current time as objects have it.

@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::{decode, defaults, strategy};
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 
 /// Creates namespaces, roles and the API's own service.
 pub fn run(app: &App) {
@@ -36,11 +37,59 @@ pub fn run(app: &App) {
     }
 }
 
+/// The Service `default/kubernetes` and its endpoint, which is this server. A restarted one may have another address.
+///
+/// Rules: Kubernetes `pkg/controlplane/controller/kubernetesservice/controller.go`.
+pub fn own_service(app: &App) {
+    let address = app.config.address;
+    let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+    let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let (base, _) = app.config.service_range;
+    let first = Ipv4Addr::from(u32::from(base).wrapping_add(1)).to_string();
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({"metadata": {"name": "kubernetes", "labels": labels}, "spec": {"clusterIP": first,
+        "type": "ClusterIP", "ports": [{"name": "https", "port": 443, "targetPort": address.port()}]}});
+    if app.store().get("services", KUBERNETES).is_none() {
+        create(app, "", "v1", "services", "default", service);
+    }
+    let port = json!([{"name": "https", "port": address.port(), "protocol": "TCP"}]);
+    let labels = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
+    let subsets = json!([{"addresses": [{"ip": ip.to_string()}], "ports": port}]);
+    let endpoints = json!({"metadata": {"name": "kubernetes", "labels": labels}, "subsets": subsets});
+    replace(app, "", "endpoints", endpoints);
+    let slice = json!({"metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": family, "ports": port,
+        "endpoints": [{"addresses": [ip.to_string()], "conditions": {"ready": true}}]});
+    replace(app, "discovery.k8s.io", "endpointslices", slice);
+}
+
+/// Key of the API's own Service and what belongs to it.
+const KUBERNETES: &str = "default/kubernetes";
+
+/// Creates what belongs to the API's Service anew when it does not say `object` already.
+fn replace(app: &App, group: &str, plural: &str, object: Value) {
+    let Some(resource) = app.catalogue().get(group, "v1", plural) else { return };
+    // On its own line, so that the store is not held while it is written.
+    let found = app.store().get(&resource.table(), KUBERNETES);
+    if let Some(old) = found {
+        let same = |key: &str| object.get(key).is_none_or(|wanted| old.value[key] == *wanted);
+        if ["subsets", "ports", "endpoints", "addressType"].into_iter().all(same) {
+            return;
+        }
+        // Nobody else is served yet, so nothing can have come in between.
+        let _ = app.store_mut().delete(&resource.table(), KUBERNETES, old.revision);
+    }
+    create(app, group, "v1", plural, "default", object);
+}
+
 fn create(app: &App, group: &str, version: &str, plural: &str, namespace: &str, mut object: Value) {
     let Some(resource) = app.catalogue().get(group, version, plural) else { return };
     object["apiVersion"] = resource.group_version().into();
     object["kind"] = resource.kind.clone().into();
     let made = (|| {
+        if !namespace.is_empty() {
+            object["metadata"]["namespace"] = namespace.into();
+        }
         let mut object = decode::canonical(object, &resource.ty).map_err(|e| e.to_string())?;
         defaults::apply(&mut object, &resource.ty);
         strategy::before_create(app, &resource, &mut object).map_err(|e| e.to_string())?;

@@ -21,6 +21,7 @@ mod expressions;
 mod faults;
 mod fieldset;
 mod jsonpath;
+mod kept;
 mod logs;
 mod managed;
 mod metrics_api;
@@ -49,6 +50,7 @@ mod watch;
 mod write;
 
 pub use faults::{ActiveRule, Fault, Faults, Rule, RuleError};
+pub use kept::Kept;
 pub use logs::{LogRequest, LogStream, PodLogs};
 pub use metrics_api::{Amounts, NodeUsage, PodMetrics, PodUsage};
 pub use server::{Config, Error, Server};

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::faults::{Fault, Faults};
+use crate::kept::Kept;
 use crate::logs::PodLogs;
 use crate::metrics_api::PodMetrics;
 use crate::request::{Query, Request, Target, percent_decode};
@@ -17,9 +18,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::error::Error as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 
 /// How to start a server.
 #[derive(Clone)]
@@ -32,6 +35,8 @@ pub struct Config {
     pub anonymous_admin: bool,
     /// Service addresses: network and prefix length. The default lies in loopback, so that a local process can listen on it.
     pub service_range: (Ipv4Addr, u8),
+    /// How long an Event is remembered after it was last written.
+    pub event_lifetime: Duration,
     /// Who has the logs of pods.
     pub pod_logs: Option<Arc<dyn PodLogs>>,
     /// Who measures pods; `metrics.k8s.io` is served when there is somebody.
@@ -45,6 +50,7 @@ impl Default for Config {
             seed: 1,
             anonymous_admin: true,
             service_range: (Ipv4Addr::new(127, 96, 0, 0), 12),
+            event_lifetime: Duration::from_secs(3600),
             pod_logs: None,
             pod_metrics: None,
         }
@@ -73,14 +79,41 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to serve on a task of the current tokio runtime.
+    /// Starts to serve an empty cluster on a task of the current tokio runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
     pub async fn start(config: Config) -> Result<Server, Error> {
+        Server::begin(config, None).await
+    }
+
+    /// Starts to serve what an earlier server left: the same objects at the same revisions, the same tokens. With port 0 it
+    /// listens where the earlier one did, so that its clients find it again.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn start_with(mut config: Config, kept: Kept) -> Result<Server, Error> {
+        if config.address.port() == 0 {
+            config.address = kept.address();
+        }
+        Server::begin(config, Some(kept)).await
+    }
+
+    async fn begin(config: Config, kept: Option<Kept>) -> Result<Server, Error> {
         let wanted = config.address;
         let refuse = |source| Error::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(refuse)?;
         let address = listener.local_addr().map_err(refuse)?;
-        let app = Arc::new_cyclic(|own| App::new(Config { address, ..config }, own.clone()));
-        bootstrap::run(&app);
+        let config = Config { address, ..config };
+        let fresh = kept.is_none();
+        let app = Arc::new_cyclic(|own| match kept {
+            None => App::new(config, own.clone()),
+            Some(kept) => App::restored(config, own.clone(), kept),
+        });
+        if fresh {
+            bootstrap::run(&app);
+        }
+        bootstrap::own_service(&app);
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(accept(listener, app.clone(), stopped));
         Ok(Server { address, app, stop, task })
@@ -124,6 +157,16 @@ impl Server {
 
     /// Stops to serve; open watches end.
     pub async fn shutdown(mut self) {
+        self.end().await;
+    }
+
+    /// Stops to serve, as `shutdown` does, and hands out the state for `start_with`. Writes that were answered are in it.
+    pub async fn stop_keeping(mut self) -> Kept {
+        self.end().await;
+        self.app.keep()
+    }
+
+    async fn end(&mut self) {
         self.stop.send_replace(true);
         self.app.store_mut().close_watches();
         // A task that panicked or was aborted has ended all the same.
@@ -138,8 +181,15 @@ impl Drop for Server {
     }
 }
 
+/// Shortest and longest time between looks at old Events.
+const SWEEP_LEAST: Duration = Duration::from_millis(50);
+const SWEEP_MOST: Duration = Duration::from_secs(60);
+
 async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
+    let lifetime = app.config.event_lifetime;
+    let mut sweep = tokio::time::interval((lifetime / 10).clamp(SWEEP_LEAST, SWEEP_MOST));
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -150,6 +200,10 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: watch::Receiv
                 }
             },
             Some(_) = connections.join_next() => continue,
+            _ = sweep.tick() => {
+                app.forget_events(lifetime);
+                continue;
+            }
             _ = stopped.wait_for(|stop| *stop) => break,
         };
         // Without it small answers wait for acknowledgements.

@@ -1,6 +1,8 @@
 //! The objects, their one revision counter, and the history that watches are fed from.
 
+use crate::time;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,6 +15,8 @@ pub struct Object {
     pub key: String,
     /// Its resourceVersion.
     pub revision: u64,
+    /// When it was stored.
+    pub written: Timestamp,
     /// The object in its storage version.
     pub value: Value,
     /// The same as JSON.
@@ -25,7 +29,7 @@ impl Object {
             metadata.insert("resourceVersion".into(), revision.to_string().into());
         }
         let json = Bytes::from(serde_json::to_vec(&value).unwrap_or_default());
-        Object { key: key.into(), revision, value, json }
+        Object { key: key.into(), revision, written: time::now(), value, json }
     }
 }
 

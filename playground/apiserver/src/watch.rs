@@ -246,7 +246,13 @@ impl Watch {
                 let mut value = previous.value.clone();
                 value["metadata"]["resourceVersion"] = event.revision.to_string().into();
                 let json = Bytes::from(serde_json::to_vec(&value).unwrap_or_default());
-                let left = Object { key: previous.key.clone(), revision: event.revision, value, json };
+                let left = Object {
+                    key: previous.key.clone(),
+                    revision: event.revision,
+                    written: event.object.written,
+                    value,
+                    json,
+                };
                 Some(self.event("DELETED", &left))
             }
             (false, false) => None,

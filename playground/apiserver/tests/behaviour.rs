@@ -271,6 +271,80 @@ async fn a_page_from_before_a_compaction_has_expired() {
 }
 
 #[tokio::test]
+async fn a_restarted_server_has_what_it_had() {
+    let mut cluster = Cluster::start().await;
+    let (_, made) = cluster.post(MAPS, json!({"metadata": {"name": "x"}})).await;
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let definition = json!({"metadata": {"name": "things.a.io"}, "spec": {"group": "a.io", "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing"}, "versions": [{"name": "v1", "served": true, "storage": true,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(cluster.post(definitions, definition).await.0, 201);
+    let (url, token) = (cluster.server.url(), cluster.server.admin_token().to_owned());
+    let watch = format!("{url}{MAPS}?watch=1");
+    let open = http::Request::get(watch).body(Full::default()).unwrap();
+    let mut stream = cluster.client.request(open).await.unwrap().into_body();
+    stream.frame().await.unwrap().unwrap();
+    let kept = cluster.server.stop_keeping().await;
+    while let Some(Ok(_)) = stream.frame().await {}
+    cluster.server = Server::start_with(Config::default(), kept).await.unwrap();
+    assert_eq!((cluster.server.url(), cluster.server.admin_token()), (url, token.as_str()));
+    assert_eq!(cluster.get(&format!("{MAPS}/x")).await.1, made);
+    assert_eq!(cluster.get("/apis/a.io/v1/namespaces/default/things").await.0, 200);
+    // A watch goes on where it was: what was written in between is told.
+    assert_eq!(cluster.send("PATCH", &format!("{MAPS}/x"), MERGE, json!({"data": {"a": "b"}})).await.0, 200);
+    let (_, event) = cluster.get(&format!("{MAPS}?watch=1&timeoutSeconds=1&resourceVersion={version}")).await;
+    assert_eq!((&event["type"], &event["object"]["data"]), (&json!("MODIFIED"), &json!({"a": "b"})));
+    let (_, other) = cluster.post(MAPS, json!({"metadata": {"name": "y"}})).await;
+    assert_ne!(other["metadata"]["uid"], made["metadata"]["uid"]);
+}
+
+#[tokio::test]
+async fn the_api_has_a_service_that_leads_to_it() {
+    let mut cluster = Cluster::start().await;
+    let (_, service) = cluster.get("/api/v1/namespaces/default/services/kubernetes").await;
+    assert_eq!(
+        (&service["spec"]["clusterIP"], &service["spec"]["ports"][0]["port"]),
+        (&json!("127.96.0.1"), &json!(443))
+    );
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    let port = |slice: &Value| slice["ports"][0]["port"].as_u64().unwrap();
+    let (_, slice) = cluster.get(slices).await;
+    assert_eq!(port(&slice), u64::from(cluster.server.address().port()));
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["127.0.0.1"]));
+    assert_eq!(cluster.get("/api/v1/namespaces/default/endpoints/kubernetes").await.0, 200);
+    // Elsewhere after a restart, it says so.
+    let old = cluster.server.address();
+    let kept = cluster.server.stop_keeping().await;
+    let _taken = std::net::TcpListener::bind(old).unwrap();
+    assert!(Server::start_with(Config::default(), kept).await.is_err());
+    cluster = Cluster::start().await;
+    let kept = cluster.server.stop_keeping().await;
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = Config { address: elsewhere, ..Config::default() };
+    cluster.server = Server::start_with(config, kept).await.unwrap();
+    assert_eq!(port(&cluster.get(slices).await.1), u64::from(elsewhere.port()));
+}
+
+#[tokio::test]
+async fn old_events_are_forgotten() {
+    let config = Config { event_lifetime: Duration::from_millis(300), ..Config::default() };
+    let cluster = Cluster::with(config).await;
+    let events = "/api/v1/namespaces/default/events";
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}});
+    assert_eq!(cluster.post(events, event).await.0, 201);
+    let watch = format!("{}{events}?watch=1&timeoutSeconds=20", cluster.server.url());
+    let open = http::Request::get(watch).body(Full::default()).unwrap();
+    let stream = cluster.client.request(open).await.unwrap().into_body().collect();
+    // The watch ends by itself after 20 seconds: that is the deadline.
+    let told = tokio::select! {
+        told = stream => String::from_utf8(told.unwrap().to_bytes().to_vec()).unwrap(),
+        () = async { while cluster.get(&format!("{events}/e")).await.0 != 404 {} } => return,
+    };
+    panic!("the event is still there after 20 s: {told}");
+}
+
+#[tokio::test]
 async fn a_definition_waits_for_its_last_instance() {
     let cluster = Cluster::start().await;
     let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
