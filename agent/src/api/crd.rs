@@ -12,21 +12,23 @@ pub fn crd() -> CustomResourceDefinition {
     let mut crd = Environment::crd();
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            refuse_null(schema);
+            tidy(schema);
         }
     }
     crd
 }
 
-/// A field that may be left out need not be null too: a rule's `has()` would take null for a value.
-fn refuse_null(schema: &mut JSONSchemaProps) {
+/// A field that may be left out need not be null too: a rule's `has()` would take null for a value. And of
+/// the number formats an API server knows the signed ones only; it warns of others at every apply.
+fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
-    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(refuse_null);
+    schema.format.take_if(|format| format.starts_with("uint"));
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(tidy);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        refuse_null(items);
+        tidy(items);
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        refuse_null(values);
+        tidy(values);
     }
 }
 
@@ -64,6 +66,8 @@ mod tests {
             assert!(schema.get("anyOf").is_none() && schema.get("oneOf").is_none(), "{at} has alternatives");
             assert!(schema["type"].is_string(), "{at} has no type: {schema}");
             assert!(schema.get("nullable").is_none(), "{at} may be null");
+            let format = schema["format"].as_str().unwrap_or_default();
+            assert!(!format.starts_with("uint"), "{at} has the format {format}");
             for (name, property) in schema["properties"].as_object().into_iter().flatten() {
                 visit(&format!("{at}.{name}"), property);
             }

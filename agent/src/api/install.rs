@@ -168,7 +168,7 @@ fn deployment(options: &InstallOptions) -> Value {
                         "readinessProbe": probe("/readyz", 5),
                         "resources": {
                             "requests": {"cpu": "50m", "memory": "64Mi"},
-                            "limits": {"memory": "512Mi"}
+                            "limits": {"cpu": "2", "memory": "512Mi"}
                         },
                         "securityContext": {
                             "allowPrivilegeEscalation": false,

@@ -71,6 +71,18 @@ pub async fn record(
     Ok((tip, progress))
 }
 
+/// How far the records of an environment have come, and every change of that.
+///
+/// # Errors
+/// A sentence, when the target cannot be known now.
+pub async fn progress(
+    services: &Services,
+    environment: &Environment,
+) -> Result<watch::Receiver<Progress>, String> {
+    let target = target(services, environment).await?;
+    services.evidence.progress(&target).map_err(|error| error.to_string())
+}
+
 async fn target(services: &Services, environment: &Environment) -> Result<EvidenceTarget, String> {
     let credentials = services.credentials(environment).await.map_err(|problem| problem.message)?;
     let reference = environment.spec.audit.as_ref().and_then(|audit| audit.signing_key_ref.as_ref());

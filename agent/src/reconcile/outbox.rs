@@ -135,6 +135,13 @@ impl Sender {
     async fn record(mut self, mut tip: Option<AuditTip>) {
         let mut pushes = JoinSet::new();
         let mut unpushed = Vec::new();
+        let environment = self.environment();
+        if environment.spec.audit.is_some()
+            && let Ok(progress) = super::evidence::progress(&self.services, &environment).await
+        {
+            // Records of an earlier run may still wait for their push.
+            self.watch_pushes(&mut pushes, progress, Vec::new());
+        }
         while let Some(outbox) = self.waiting(|outgoing| !outgoing.recorded).await {
             for outgoing in outbox {
                 loop {
@@ -241,11 +248,7 @@ impl Sender {
             while posted.len() > KEPT {
                 posted.pop_first();
             }
-            self.delivered(Delivery {
-                sequence: story.sequence,
-                sink: Sink::Messages,
-                messages,
-            });
+            self.delivered(Delivery { sequence: story.sequence, sink: Sink::Messages, messages });
         }
     }
 

@@ -65,10 +65,14 @@ pub fn delivered(undelivered: &BTreeMap<Sink, String>) -> Condition {
 pub fn summary(rollout: &Rollout) -> String {
     let word = Word::of(rollout);
     let mut text = word.message;
+    if let Some(held) = rollout.held.as_ref().filter(|_| rollout.phase.in_progress()) {
+        text = format!("{text}; {} waits: {}", held.release.revision.short(), held.message);
+    }
     if let Some(problem) = rollout.source_problem.as_ref().filter(|problem| !problem.commit_at_fault) {
         text = format!("{text}; the source is out of reach: {}", problem.message);
     }
-    shorten(&text, 1024)
+    // What an API server says can have several lines; a column has one.
+    shorten(&text.split_whitespace().collect::<Vec<_>>().join(" "), 1024)
 }
 
 fn yes(is: bool) -> &'static str {
