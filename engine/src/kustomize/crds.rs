@@ -19,6 +19,8 @@ use super::transformer_config::{NameReference, TransformerConfig};
 const MAX_DEPTH: usize = 32;
 /// How many fields the types of a file may have, counted wherever they are used.
 const MAX_FIELDS: usize = 20_000;
+/// How many of them may be marked: each is compared with all others.
+const MAX_MARKED: usize = 2_000;
 
 /// Reads a file of definitions.
 pub(super) fn read(text: &str, file: &str) -> Result<Arc<TransformerConfig>, RenderError> {
@@ -30,7 +32,7 @@ pub(super) fn read(text: &str, file: &str) -> Result<Arc<TransformerConfig>, Ren
             "a file of crds maps type names to their definitions; correct the file",
         ));
     };
-    let mut reader = Reader { types: &types, config: TransformerConfig::default(), fields: 0 };
+    let mut reader = Reader { types: &types, config: TransformerConfig::default(), fields: 0, marked: 0 };
     for (name, definition) in &types {
         let properties = properties(definition);
         if ["kind", "apiVersion", "metadata"]
@@ -54,6 +56,7 @@ struct Reader<'a> {
     types: &'a Map<String, Value>,
     config: TransformerConfig,
     fields: usize,
+    marked: usize,
 }
 
 impl Reader<'_> {
@@ -80,6 +83,12 @@ impl Reader<'_> {
     }
 
     fn add(&mut self, kind: &str, property: &Value, path: &[String]) -> Result<(), String> {
+        let is_marked =
+            property.as_object().is_some_and(|map| map.keys().any(|key| key.starts_with("x-kubernetes-")));
+        self.marked += usize::from(is_marked);
+        if self.marked > MAX_MARKED {
+            return Err(format!("the types mark more than {MAX_MARKED} fields; split the file"));
+        }
         let said = |name: &str| property.get(name).and_then(Value::as_str);
         let spec = |path: String| FieldSpec {
             kinds: KindFilter { kind: kind.to_owned(), ..KindFilter::default() },
@@ -129,5 +138,12 @@ mod tests {
         let text = r##"{"x.A": {"Schema": {"properties": {"kind": {}, "apiVersion": {}, "metadata": {}, "a": {"$ref": "x.A"}}}}}"##;
         assert!(read(text, "crd.json").unwrap_err().to_string().contains("32 levels"));
         assert!(read("[]", "crd.json").is_err());
+        let marked: Vec<String> =
+            (0..=MAX_MARKED).map(|n| format!("f{n}: {{x-kubernetes-identity: ''}}")).collect();
+        let text = format!(
+            "x.A: {{Schema: {{properties: {{kind: {{}}, apiVersion: {{}}, metadata: {{}}, {}}}}}}}",
+            marked.join(", ")
+        );
+        assert!(read(&text, "crd.yaml").unwrap_err().to_string().contains("more than 2000 fields"));
     }
 }
