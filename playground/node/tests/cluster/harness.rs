@@ -41,6 +41,7 @@ pub fn images() -> ImageMap {
             "stubborn",
             Program::new("/bin/sh").with_args(["-c", "trap '' TERM; while :; do sleep 1; done"]),
         )
+        .with("idle", Program::new("/bin/sh").with_args(["-c", "while :; do sleep 60; done"]))
         .with("busy", Program::new("/bin/sh").with_args(["-c", "while :; do :; done"]))
         .with("once", Program::new("/bin/sh").with_args(["-c", "echo done"]))
 }
@@ -58,7 +59,11 @@ impl Cluster {
         .unwrap();
         let client = client(&server.url());
         let (stop, stopped) = oneshot::channel::<()>();
-        let controllers = tokio::spawn(controllers::run(client.clone(), async move {
+        let settings = controllers::Settings {
+            autoscaler_sync: Duration::from_millis(100),
+            ..controllers::Settings::default()
+        };
+        let controllers = tokio::spawn(controllers::run_with(client.clone(), settings, async move {
             let _ = stopped.await;
         }));
         let root = std::env::temp_dir().join(format!("node-{name}-{}", std::process::id()));

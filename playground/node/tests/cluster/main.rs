@@ -7,6 +7,7 @@ mod fixture;
 mod harness;
 mod lifecycle;
 mod rollouts;
+mod schedules;
 mod traffic;
 mod usage;
 mod workloads;
