@@ -161,7 +161,7 @@ fn expired(next: Option<&Continue>) -> Refusal {
                    the results. Continuing with the provided token results in an inconsistent list - objects that were \
                    created, modified, or deleted between the time the first chunk was returned and now may show up in the \
                    list.";
-    Refusal { next: Some(token), ..Refusal::gone(message) }
+    Refusal { next: Some(token.into()), ..Refusal::gone(message) }
 }
 
 /// GET of a collection.

@@ -116,7 +116,7 @@ pub struct Refusal {
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
     /// Token with which a list can go on all the same.
-    pub next: Option<String>,
+    pub next: Option<Box<str>>,
     /// When set, the body is this plain text instead of a Status.
     pub plain: Option<&'static str>,
 }
