@@ -8,8 +8,8 @@
 pub mod audit;
 pub mod gate;
 pub mod health;
-pub mod message;
 pub mod kustomize;
+pub mod message;
 pub mod object;
 pub mod plan;
 pub mod policy;
