@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use engine::kustomize::{EntryKind, ReadSet, Reader, RenderError, Tree, render};
+use engine::kustomize::{Cache, EntryKind, ReadSet, Reader, RenderError, Tree, render_with};
 use engine::object::{Bundle, Object, yaml};
 use engine::policy::{Operation, PolicySet, Violation};
 use engine::rollout::{Release, SourceProblem};
@@ -46,7 +46,8 @@ impl Rendered {
     }
 }
 
-/// Renders the folder that the specification names, or reuses the last render.
+/// Renders the folder that the specification names, or reuses the last render. Bases that it shares with
+/// other environments come from the cache.
 ///
 /// # Errors
 /// A [`SourceProblem`] that names file and line; the commit is at fault.
@@ -54,6 +55,7 @@ pub fn candidate(
     snapshot: &Snapshot,
     spec: &EnvironmentSpec,
     last: Option<&Rendered>,
+    cache: &Cache,
 ) -> Result<Rendered, SourceProblem> {
     let tree: &dyn Tree = &*snapshot.tree;
     let path = spec.source.path.clone();
@@ -63,7 +65,7 @@ pub fn candidate(
     let (bundle, reads) = match last.filter(|last| last.reads.unchanged(tree)) {
         Some(last) => (last.candidate.bundle.clone(), last.reads.clone()),
         None => {
-            let rendered = render(tree, &path).map_err(|error| render_problem(&path, &error))?;
+            let rendered = render_with(cache, tree, &path).map_err(|error| render_problem(&path, &error))?;
             let bundle = Bundle::new(rendered.objects).map_err(|error| problem("RenderFailed", error))?;
             (Arc::new(bundle), rendered.reads)
         }

@@ -95,10 +95,12 @@ impl Actor {
         };
         let (environment, last, sender) =
             (self.environment.clone(), self.rendered.clone(), self.sender.clone());
-        let telemetry = self.services.telemetry.clone();
+        let services = self.services.clone();
         self.rendering = Some(tokio::task::spawn_blocking(move || {
             let started = std::time::Instant::now();
-            let render = || super::candidate::candidate(&snapshot, &environment.spec, last.as_deref());
+            let render = || {
+                super::candidate::candidate(&snapshot, &environment.spec, last.as_deref(), &services.renders)
+            };
             let result = std::panic::catch_unwind(AssertUnwindSafe(render)).unwrap_or_else(|_| {
                 // An error of ours must not silence the environment: the log has the trace.
                 Err(SourceProblem {
@@ -112,7 +114,7 @@ impl Actor {
                 message: format!("{}: {}", snapshot.revision.short(), problem.message),
                 ..problem
             });
-            telemetry.rendered(&environment.key(), started.elapsed(), result.is_ok());
+            services.telemetry.rendered(&environment.key(), started.elapsed(), result.is_ok());
             // A closed inbox means that the environment's task is gone.
             let _ = sender.send(Input::Rendered(Box::new(result)));
         }));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use engine::kustomize::Cache;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -81,6 +82,7 @@ pub async fn serve(options: Options) -> Result<(), ServeError> {
     let services = Arc::new(Services {
         cluster: cluster.clone(),
         sources,
+        renders: Cache::new(),
         evidence,
         prober: Prober::new()?,
         telemetry,

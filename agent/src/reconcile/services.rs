@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use engine::kustomize::Cache;
 use engine::object::ObjectRef;
 use engine::rollout::SourceProblem;
 use tokio::sync::watch;
@@ -58,6 +59,8 @@ pub struct Services {
     pub cluster: Cluster,
     /// Git repositories and directories.
     pub sources: Sources,
+    /// What kustomizations rendered to, for the next environment or commit that includes them.
+    pub renders: Cache,
     /// Evidence branches.
     pub evidence: Evidence,
     /// Reads metrics of pods and of Prometheus.
