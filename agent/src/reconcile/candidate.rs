@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use engine::kustomize::{Cache, EntryKind, ReadSet, Reader, RenderError, Tree, render_with};
+use engine::kustomize::{Cache, EntryKind, ReadSet, Reader, RenderError, Tree, join, render_with};
 use engine::object::{Bundle, Object, yaml};
 use engine::policy::{Operation, PolicySet, Violation};
 use engine::rollout::{Release, SourceProblem};
@@ -122,11 +122,11 @@ pub fn read_policies(tree: &dyn Tree, path: &str) -> Result<(PolicySet, ReadSet)
 fn policy_files(reader: &Reader, path: &str) -> Result<Vec<String>, SourceProblem> {
     const DEPTH: usize = 8;
     let mut files = Vec::new();
-    let mut folders = vec![(path.trim_end_matches('/').to_owned(), 0)];
+    let leads_out = || problem("PolicyFailed", format!("{path} leads out of the repository"));
+    let mut folders = vec![(join("", path).ok_or_else(leads_out)?, 0)];
     while let Some((folder, depth)) = folders.pop() {
         for (name, kind) in reader.list(&folder).map_err(|error| problem("PolicyFailed", error))? {
-            let path =
-                if folder == "." || folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+            let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
             let example = name == "pass" || name == "fail";
             match kind {
                 EntryKind::Directory if !example && depth < DEPTH => folders.push((path, depth + 1)),
@@ -170,4 +170,25 @@ pub fn violations(
             policies.evaluate(object, Operation::Create, labels.as_ref())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::install;
+    use crate::source::DirTree;
+
+    #[test]
+    fn the_agent_s_own_installation_passes_the_repository_s_policies() {
+        let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies"));
+        let tree = DirTree::scan(root, None).unwrap();
+        let (policies, reads) = read_policies(&tree, ".").unwrap();
+        assert!(policies.enforced() >= 2, "the policies were read: {:?}", reads.files().collect::<Vec<_>>());
+        let manifests = install::manifests("ghcr.io/dhakacart/holdfast:v0.1.0").unwrap();
+        let objects = manifests.into_iter().map(|value| Object::new(value).unwrap()).collect();
+        let bundle = Bundle::new(objects).unwrap();
+        let violations = violations(&policies, &bundle, &|_| None);
+        assert!(violations.is_empty(), "{violations:?}");
+        assert_eq!(images(bundle.objects()), ["ghcr.io/dhakacart/holdfast:v0.1.0"]);
+    }
 }
