@@ -176,7 +176,7 @@ async fn watch_workload(cluster: Cluster, part_of: String, workload: ObjectRef, 
             while let Ok(event) = seen.try_recv() {
                 pods.fold(event);
             }
-            newest.refresh(&cluster, &workload, &pods).await;
+            newest.refresh(&cluster, &workload, &mut pods).await;
             let problem = pods.problem(&newest);
             if cluster.inner.problems.set(&workload, watch, problem) {
                 cluster.tell_health(&part_of, &workload);
@@ -202,6 +202,8 @@ async fn workload_selector(cluster: &Cluster, workload: &ObjectRef) -> Result<Op
 #[derive(Debug, Default)]
 struct Pods {
     pods: BTreeMap<String, PodState>,
+    /// Whether a pod came since the ReplicaSets were looked at.
+    arrived: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -218,7 +220,7 @@ impl Pods {
             Seen::Listed(pod) | Seen::Applied(pod) => {
                 let state =
                     PodState { owner: controller_uid(&pod).map(str::to_owned), problem: pod_problem(&pod) };
-                self.pods.insert(name(&pod), state);
+                self.arrived |= self.pods.insert(name(&pod), state).is_none();
             }
             Seen::Deleted(pod) => drop(self.pods.remove(&name(&pod))),
         }
@@ -250,12 +252,10 @@ impl Newest {
         self.known.is_empty() || (owner.is_some() && owner == self.newest.as_deref())
     }
 
-    /// Looks at the ReplicaSets again when a pod has an owner that was not there before.
-    async fn refresh(&mut self, cluster: &Cluster, workload: &ObjectRef, pods: &Pods) {
-        let unknown = |owner: &&String| !self.known.contains(*owner);
-        if workload.kind != "Deployment"
-            || !pods.pods.values().filter_map(|pod| pod.owner.as_ref()).any(|o| unknown(&o))
-        {
+    /// Looks at the ReplicaSets again when a pod has come: its owner may be new, or an old one that is used
+    /// again.
+    async fn refresh(&mut self, cluster: &Cluster, workload: &ObjectRef, pods: &mut Pods) {
+        if workload.kind != "Deployment" || !std::mem::take(&mut pods.arrived) {
             return;
         }
         match cluster.versions_of(workload).await {
@@ -265,7 +265,10 @@ impl Newest {
                 self.known.extend(pods.pods.values().filter_map(|pod| pod.owner.clone()));
                 self.newest = versions.newest;
             }
-            Err(error) => tracing::debug!(%workload, %error, "its ReplicaSets cannot be read"),
+            Err(error) => {
+                pods.arrived = true;
+                tracing::debug!(%workload, %error, "its ReplicaSets cannot be read");
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Versions {
 }
 
 impl Cluster {
-    /// The pods of a Deployment. New are those of the ReplicaSet whose revision is the Deployment's own.
+    /// The pods of a Deployment. New are those of the ReplicaSet with the highest revision.
     ///
     /// # Errors
     /// When the Deployment does not exist or cannot be read.
@@ -82,12 +82,17 @@ impl Cluster {
         let call = Call::list(Target::collection(&kind, namespace)).with("labelSelector", selector.clone());
         let list = self.call(call).await?;
         let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-        let revision = object["metadata"]["annotations"][REVISION].as_str();
         let mut versions = Versions { selector, sets: Vec::new(), newest: None };
+        // The controller numbers a ReplicaSet when it makes or reuses it, and the Deployment a moment later:
+        // the highest number is right at once, the Deployment's own is not.
+        let mut highest = 0;
         for set in items(&list).iter().filter(|set| controller_uid(set) == Some(uid)) {
             let Some(set_uid) = set["metadata"]["uid"].as_str() else { continue };
             versions.sets.push(set_uid.to_owned());
-            if revision.is_some() && set["metadata"]["annotations"][REVISION].as_str() == revision {
+            let revision = set["metadata"]["annotations"][REVISION].as_str();
+            let revision: u64 = revision.and_then(|text| text.parse().ok()).unwrap_or_default();
+            if revision > highest {
+                highest = revision;
                 versions.newest = Some(set_uid.to_owned());
             }
         }
