@@ -3,7 +3,7 @@
 //! A plain structure: [`Members::apply`] folds an event and says what changed. Objects are not kept, only
 //! what planning and health need of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use engine::health::{self, Health};
 use engine::object::{GroupKind, ObjectRef};
@@ -70,6 +70,43 @@ pub struct Members {
     /// Field managers by ApplySet: a long name cannot be found out from its id.
     managers: HashMap<String, String>,
     kinds: HashMap<GroupKind, KindState>,
+    gone: Gone,
+}
+
+/// The objects that went lately. The answer to a write can come after the watch has told that the object
+/// is gone; it must not bring it back.
+#[derive(Debug, Default)]
+struct Gone {
+    /// The version at which each went, by UID.
+    at: HashMap<String, u128>,
+    order: VecDeque<String>,
+}
+
+impl Gone {
+    /// An answer takes seconds at most; so many objects do not go in that time.
+    const KEPT: usize = 4096;
+
+    fn note(&mut self, value: &Value) {
+        let (uid, Some(at)) = (text(&value["metadata"]["uid"]), seen_at(value)) else { return };
+        if self.at.insert(uid.to_owned(), at).is_none() {
+            self.order.push_back(uid.to_owned());
+        }
+        if self.order.len() > Self::KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.at.remove(&oldest);
+        }
+    }
+
+    /// Whether this is a state from before the object went. One that lost its label may come back.
+    fn knows(&self, value: &Value) -> bool {
+        let at = self.at.get(text(&value["metadata"]["uid"]));
+        at.zip(seen_at(value)).is_some_and(|(gone, seen)| seen <= *gone)
+    }
+}
+
+fn seen_at(value: &Value) -> Option<u128> {
+    version(text(&value["metadata"]["resourceVersion"]))
 }
 
 /// How far the watch of a kind is.
@@ -128,13 +165,16 @@ impl Members {
                 let missing = std::mem::take(&mut state.missing);
                 missing.into_iter().filter_map(|object| self.remove(&object)).collect()
             }
-            Seen::Deleted(value) => match identity(&value) {
-                // The last state of one that was replaced already says nothing about its successor.
-                Some(object) if self.is_current(&object, &value) => {
-                    self.remove(&object).into_iter().collect()
+            Seen::Deleted(value) => {
+                self.gone.note(&value);
+                match identity(&value) {
+                    // The last state of one that was replaced already says nothing about its successor.
+                    Some(object) if self.is_current(&object, &value) => {
+                        self.remove(&object).into_iter().collect()
+                    }
+                    _ => Vec::new(),
                 }
-                _ => Vec::new(),
-            },
+            }
         }
     }
 
@@ -144,7 +184,7 @@ impl Members {
         if let Some(state) = self.kinds.get_mut(&object.group_kind()) {
             state.missing.remove(&object);
         }
-        if self.is_older(&object, value) {
+        if self.is_older(&object, value) || self.gone.knows(value) {
             return Vec::new();
         }
         let Some(part_of) = value["metadata"]["labels"][PART_OF].as_str() else {
@@ -358,6 +398,22 @@ mod tests {
             members.of(&marks().part_of).map(|member| member.live.object.name.as_str()).collect::<Vec<_>>(),
             ["b"]
         );
+    }
+
+    #[test]
+    fn a_late_answer_does_not_bring_back_what_is_gone() {
+        let kind = GroupKind::new("", "ConfigMap");
+        let mut members = Members::default();
+        members.put(&config(1, "x", "x"));
+        assert_eq!(members.apply(&kind, Seen::Deleted(config(3, "x", "x"))).len(), 1);
+        assert_eq!(members.put(&config(2, "x", "x")), [], "written before it was deleted");
+        assert!(members.is_empty());
+        // Gone before its own answer came.
+        let mut members = Members::default();
+        assert_eq!(members.apply(&kind, Seen::Deleted(config(3, "x", "x"))), []);
+        assert_eq!(members.put(&config(2, "x", "x")), []);
+        // It had only lost its label, and has it again.
+        assert_eq!(members.put(&config(4, "x", "x")).len(), 1);
     }
 
     #[test]
