@@ -17,7 +17,7 @@ use crate::cluster::{EnvironmentEvent, Leadership};
 ///
 /// While this agent does not lead nothing is decided and nothing is written; the watches stay warm.
 pub async fn run(services: Arc<Services>, leadership: Leadership, mut stop: watch::Receiver<bool>) {
-    let mut environments = services.cluster.environments(None);
+    let mut environments = services.cluster.environments(services.options.namespace.as_deref());
     let mut manager = Manager {
         services: services.clone(),
         known: HashMap::new(),

@@ -24,6 +24,7 @@ mod environment;
 mod error;
 mod expand;
 mod fields;
+mod heartbeat;
 mod images;
 mod logs;
 mod node;
