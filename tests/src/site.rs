@@ -4,14 +4,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
 use kube::api::DeleteParams;
+use kube::runtime::watcher;
+use kube::{Api, Client};
 use playground::environment;
 use playground::join::{self, Joined};
+use playground::watch::{self, Check};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -24,6 +28,9 @@ pub const VARIABLE: &str = "TEST_CLUSTER";
 const SERVICES: &str = "198.19.0.0/16";
 /// A control plane takes about ten seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long namespaces may take to go.
+const LEAVING: Duration = Duration::from_secs(120);
 
 /// A kind of cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +92,9 @@ pub struct Shared {
     control_plane: Option<Child>,
     /// Whether the custom resource was not there before.
     installed: bool,
+    /// What the names of this run's namespaces have in common, and the number of worlds so far.
+    run: String,
+    worlds: AtomicU32,
     _folder: TempDir,
 }
 
@@ -110,7 +120,8 @@ impl Shared {
         let installed = definitions.get_opt(CRD).await.context("the cluster does not answer")?.is_none();
         environment::define(&client).await?;
         let joined = Joined::start(&kubeconfig, folder.path(), &programs).await?;
-        Ok(Self { kubeconfig, joined, control_plane, installed, _folder: folder })
+        let (run, worlds) = (format!("e2e-{:06x}", random() & 0x00ff_ffff), AtomicU32::new(0));
+        Ok(Self { kubeconfig, joined, control_plane, installed, run, worlds, _folder: folder })
     }
 
     /// The kubeconfig file.
@@ -123,6 +134,35 @@ impl Shared {
         self.joined.ingress_url()
     }
 
+    /// A name that no other world has, of this run or of another.
+    pub(crate) fn name(&self) -> String {
+        format!("{}-{}", self.run, self.worlds.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Waits until nothing is left of the worlds: their pods and volumes need the node to go.
+    async fn cleared(&self, client: &Client) -> anyhow::Result<()> {
+        let is_ours = |name: Option<&str>| name.is_some_and(|name| name.contains(&self.run));
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let everything = watcher::Config::default;
+        watch::until(&namespaces, everything(), "the scenarios' namespaces to be gone", LEAVING, |all| {
+            let left: Vec<&String> = all.keys().filter(|name| is_ours(Some(name))).collect();
+            if left.is_empty() { Check::Met(()) } else { Check::Not(format!("{left:?}")) }
+        })
+        .await?;
+        let volumes: Api<PersistentVolume> = Api::all(client.clone());
+        watch::until(&volumes, everything(), "the scenarios' volumes to be gone", LEAVING, |all| {
+            let claimed = |volume: &PersistentVolume| {
+                let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+                is_ours(claim.and_then(|claim| claim.namespace.as_deref()))
+            };
+            let left: Vec<_> =
+                all.iter().filter(|(_, volume)| claimed(volume)).map(|(name, _)| name).collect();
+            if left.is_empty() { Check::Met(()) } else { Check::Not(format!("{left:?}")) }
+        })
+        .await?;
+        Ok(())
+    }
+
     /// Takes away what the suite has brought.
     ///
     /// # Errors
@@ -130,6 +170,7 @@ impl Shared {
     /// When the cluster refuses that.
     pub async fn close(self) -> anyhow::Result<()> {
         let client = join::client(&self.kubeconfig).await?;
+        let cleared = self.cleared(&client).await;
         self.joined.leave().await?;
         if self.installed {
             let definitions: Api<CustomResourceDefinition> = Api::all(client);
@@ -139,8 +180,13 @@ impl Shared {
             drop(child.stdin.take());
             child.wait().await?;
         }
-        Ok(())
+        cleared
     }
+}
+
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
 }
 
 /// The custom resource.

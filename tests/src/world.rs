@@ -132,7 +132,7 @@ impl World {
                     client: playground::join::client(shared.kubeconfig()).await?,
                     kubeconfig: shared.kubeconfig().to_owned(),
                     ingress_url: shared.ingress_url().to_owned(),
-                    id: Some(unique()),
+                    id: Some(shared.name()),
                 };
                 (None, place)
             }
@@ -507,7 +507,7 @@ impl Drop for World {
     }
 }
 
-/// Deletes the namespaces of a world. Environments first: an agent's finalizer, if any, would keep them.
+/// Deletes the namespaces of a world.
 async fn forget(kubeconfig: &Path, id: &str) -> anyhow::Result<()> {
     let client = playground::join::client(kubeconfig).await?;
     let namespaces: Api<Namespace> = Api::all(client);
@@ -518,13 +518,6 @@ async fn forget(kubeconfig: &Path, id: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A name that no other world has.
-fn unique() -> String {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let random = RandomState::new().build_hasher().finish();
-    format!("e2e-{:08x}", random as u32)
 }
 
 /// The programs, built once per test program.
