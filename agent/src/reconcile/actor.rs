@@ -59,6 +59,8 @@ pub enum Input {
     LoadAgain,
     /// An evidence record has reached the repository.
     Anchored(AuditTip),
+    /// Another environment, that this one may wait for, has changed.
+    OtherChanged,
     /// Evidence or a message arrived.
     Delivered(Delivery),
     /// Evidence or a message cannot be delivered now; it is tried again.
@@ -333,6 +335,7 @@ impl Actor {
         match input {
             Input::Environment(environment) => self.environment_changed(environment, queue),
             Input::Event(event) => queue.push_back(event),
+            Input::OtherChanged => queue.push_back(Event::OtherChanged),
             Input::Rendered(result) => self.rendered(*result, queue),
             Input::Checked(event, checked) => {
                 self.writer.checked(checked);

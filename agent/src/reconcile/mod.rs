@@ -9,6 +9,7 @@ mod effects;
 mod evidence;
 mod follow;
 mod manager;
+mod others;
 mod outbox;
 mod probe;
 mod requests;

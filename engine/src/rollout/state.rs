@@ -106,8 +106,12 @@ pub enum HoldReason {
     ApplyRejected,
     /// It would delete more than is allowed without approval.
     DeletionRefused,
+    /// Another environment has to be ready, or to have settled the same, before.
+    AwaitsEnvironment,
     /// A person has to approve it.
     ApprovalRequired,
+    /// No release goes out at this time.
+    WindowClosed,
     /// Reconciliation is suspended.
     Suspended,
 }

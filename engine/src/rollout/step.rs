@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::event::{ApplyMode, Command, Effect, Event, Sink};
-use super::state::{HoldReason, Outgoing, Phase, Rollout};
+use super::state::{Held, HoldReason, Outgoing, Phase, Rollout};
 use super::transition::{Reason, Transition};
 use super::{Drift, Settings, SourceProblem};
 use crate::gate::{GateReport, GateRun};
@@ -49,6 +49,7 @@ impl Turn {
             Event::Tick => self.tick(),
             Event::Drifted { objects } => self.drifted(objects),
             Event::Delivered { sequence, sink } => self.delivered(*sequence, *sink),
+            Event::OtherChanged => self.other_changed(),
             Event::Commanded { command, actor } => match command {
                 Command::Approve(digest) => self.approve(digest, actor),
                 Command::Retry => self.retry(actor),
@@ -89,7 +90,15 @@ impl Turn {
             return;
         }
         let gates_changed = self.rollout.settings.gates != settings.gates;
+        let windows_changed = self.rollout.settings.windows != settings.windows;
         self.rollout.settings = settings.clone();
+        let in_window = |held: &Held| held.reason == HoldReason::WindowClosed;
+        if windows_changed
+            && self.rollout.checking.is_none()
+            && self.rollout.held.as_ref().is_some_and(in_window)
+        {
+            self.check_held();
+        }
         if self.rollout.gating && gates_changed {
             self.begin_gates();
         }
