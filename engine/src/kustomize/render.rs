@@ -1,12 +1,16 @@
 //! From a tree to objects: accumulating kustomizations in kustomize's order.
 
-use crate::object::{Bundle, DuplicateObject, Object, schema};
+use std::cell::RefCell;
+
+use crate::object::{Bundle, Confidential, DuplicateObject, Object, schema};
+use crate::sops::KeyRing;
 
 use super::accumulator::Accumulator;
 use super::build_metadata;
 use super::cache::Cache;
 use super::error::RenderError;
 use super::fields::Located;
+use super::generators::SourceFile;
 use super::kustomization::Kustomization;
 use super::merge_schema::Schemas;
 use super::name_references;
@@ -34,6 +38,8 @@ pub struct Rendered {
     pub sources: Vec<Source>,
     /// What was read, to know whether another tree gives the same.
     pub reads: ReadSet,
+    /// What was decrypted, and must not be repeated in messages about the objects.
+    pub confidential: Confidential,
 }
 
 impl Rendered {
@@ -77,7 +83,7 @@ pub struct FailedRender {
 /// # Ok::<(), engine::kustomize::RenderError>(())
 /// ```
 pub fn render(tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
-    rendered(render_recorded(None, tree, path)).map_err(|failed| failed.error)
+    render_as(Options::default(), tree, path).map_err(|failed| failed.error)
 }
 
 /// As [`render`], but takes what included kustomizations gave from a cache, and keeps it there.
@@ -85,46 +91,31 @@ pub fn render(tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
 /// # Errors
 /// As [`render`].
 pub fn render_with(cache: &Cache, tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
-    rendered(render_recorded(Some(cache), tree, path)).map_err(|failed| failed.error)
+    let options = Options { cache: Some(cache), ..Options::default() };
+    render_as(options, tree, path).map_err(|failed| failed.error)
 }
 
-/// As [`render`], but gives what was read also where rendering fails, so that a failure need not be
-/// repeated until something that it read changes.
+/// What a render may use.
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Where results of included kustomizations are kept and found.
+    pub cache: Option<&'a Cache>,
+    /// What encrypted files are opened with.
+    pub keys: Option<&'a dyn KeyRing>,
+}
+
+/// As [`render`], with a cache and with keys. Gives what was read also where rendering fails, so that a
+/// failure need not be repeated until something that it read changes.
 ///
 /// # Errors
-/// As [`render`], with what was read.
-pub fn render_or_reads(tree: &dyn Tree, path: &str) -> Result<Rendered, Box<FailedRender>> {
-    rendered(render_recorded(None, tree, path))
-}
-
-/// As [`render_or_reads`], with a cache as in [`render_with`].
-///
-/// # Errors
-/// As [`render_or_reads`].
-pub fn render_or_reads_with(
-    cache: &Cache,
-    tree: &dyn Tree,
-    path: &str,
-) -> Result<Rendered, Box<FailedRender>> {
-    rendered(render_recorded(Some(cache), tree, path))
-}
-
-type Recorded = (Result<Objects, RenderError>, ReadSet);
-
-fn rendered((result, reads): Recorded) -> Result<Rendered, Box<FailedRender>> {
-    match result {
-        Ok((objects, sources)) => Ok(Rendered { objects, sources, reads }),
-        Err(error) => Err(Box::new(FailedRender { error, reads })),
-    }
-}
-
-type Objects = (Vec<Object>, Vec<Source>);
-
-fn render_recorded(cache: Option<&Cache>, tree: &dyn Tree, path: &str) -> Recorded {
+/// As [`render`], with what was read. Nothing that was decrypted is repeated in the message.
+pub fn render_as(options: Options<'_>, tree: &dyn Tree, path: &str) -> Result<Rendered, Box<FailedRender>> {
     let mut renderer = Renderer {
-        cache,
+        cache: options.cache,
+        keys: options.keys,
+        confidential: RefCell::default(),
         deepest: 0,
-        reader: Reader::new(tree),
+        reader: Reader::with_keys(tree, options.keys),
         stack: Vec::new(),
         visited: 0,
         tracks_origin: false,
@@ -133,8 +124,14 @@ fn render_recorded(cache: Option<&Cache>, tree: &dyn Tree, path: &str) -> Record
         builtin_uses: 0,
     };
     let result = renderer.render(path).and_then(finish);
-    (result, renderer.reader.into_read_set())
+    let (reads, confidential) = (renderer.reader.into_read_set(), renderer.confidential.into_inner());
+    match result {
+        Ok((objects, sources)) => Ok(Rendered { objects, sources, reads, confidential }),
+        Err(error) => Err(Box::new(FailedRender { error: error.mask(&confidential), reads })),
+    }
 }
+
+type Objects = (Vec<Object>, Vec<Source>);
 
 /// Turns resources into objects and checks that each identity is there once.
 fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
@@ -164,6 +161,9 @@ fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
 
 pub(super) struct Renderer<'t> {
     pub(super) cache: Option<&'t Cache>,
+    pub(super) keys: Option<&'t dyn KeyRing>,
+    /// What was decrypted.
+    pub(super) confidential: RefCell<Confidential>,
     /// How deep kustomizations nested where they nested deepest.
     pub(super) deepest: usize,
     pub(super) reader: Reader<'t>,
@@ -186,7 +186,7 @@ impl Renderer<'_> {
                 Some(file) => self.render_kustomization(&directory, &file),
                 None => self.render_folder(&directory),
             },
-            (file, _) => resources::read(&self.reader.text(&file)?, &file, Role::Object),
+            (file, _) => resources::read(&self.text(&file)?, &file, Role::Object),
         }
     }
 
@@ -234,7 +234,7 @@ impl Renderer<'_> {
                     None => self.read_folder(&inner, map)?,
                 },
                 Some((file, EntryKind::File)) if is_manifest(&name) => {
-                    for resource in resources::read(&self.reader.text(&file)?, &path, Role::Object)? {
+                    for resource in resources::read(&self.text(&file)?, &path, Role::Object)? {
                         map.append(resource)?;
                     }
                 }
@@ -289,7 +289,7 @@ impl Renderer<'_> {
         }
         self.add_config(directory, kustomization, &mut accumulated)?;
         for generator in &kustomization.generators {
-            let load = |path: &str, at: &Source| self.load(directory, path, at);
+            let load = |file: &SourceFile<'_>| self.load(directory, file);
             let mut generated = generator.generate(&load)?;
             if self.tracks_origin {
                 generated.origin =
@@ -305,7 +305,7 @@ impl Renderer<'_> {
         }
         let load = |path: &Located| {
             let file = self.find(directory, path)?;
-            Ok((self.reader.text(&file)?, file))
+            Ok((self.text(&file)?, file))
         };
         let note = |name: &str| self.tracks_origin.then(|| configured(origin, &kustomization.file, name));
         transform::run(kustomization, &mut accumulated, &load, &note, &self.schemas)?;
@@ -330,7 +330,7 @@ impl Renderer<'_> {
                 accumulated.merge(child, &entry.source)
             }
             (file, _) => {
-                for mut resource in resources::read(&self.reader.text(&file)?, &file, Role::Object)? {
+                for mut resource in resources::read(&self.text(&file)?, &file, Role::Object)? {
                     self.builtin_uses += usize::from(schema::scope(&resource.gvk()).is_none());
                     if self.tracks_origin {
                         resource.origin =

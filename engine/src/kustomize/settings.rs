@@ -7,6 +7,7 @@ use super::configurations;
 use super::crds;
 use super::error::RenderError;
 use super::fields::Located;
+use super::generators::SourceFile;
 use super::kustomization::{Kustomization, OpenApi};
 use super::merge_schema::Schemas;
 use super::patches;
@@ -96,7 +97,7 @@ impl Renderer<'_> {
         for object in
             self.plugin_objects(directory, origin, kustomization, &kustomization.plugin_generators)?
         {
-            let load = |path: &str, at: &Source| self.load(directory, path, at);
+            let load = |file: &SourceFile<'_>| self.load(directory, file);
             let mut generated = plugins::generate(&object, &load)?;
             generated.origin = plugins::origin(&object);
             accumulated.resources.absorb(generated)?;
@@ -119,7 +120,7 @@ impl Renderer<'_> {
         }
         let load = |path: &Located| {
             let file = self.find(directory, path)?;
-            Ok((self.reader.text(&file)?, file))
+            Ok((self.text(&file)?, file))
         };
         let load: Load<'_> = &load;
         for object in objects {
