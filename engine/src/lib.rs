@@ -2,7 +2,7 @@
 //!
 //! Nothing in this crate reads a clock, a file, a socket or a source of randomness: what a decision
 //! needs is passed in, and what it causes is returned as data. The modules follow the way of the data:
-//! [`object`] → sops → kustomize → policy → plan → health → gate → rollout → audit → message. A module imports
+//! [`object`] → sops → kustomize → substitute → policy → plan → health → gate → rollout → audit → message. A module imports
 //! from those before it, never back.
 
 pub mod audit;
@@ -15,3 +15,4 @@ pub mod plan;
 pub mod policy;
 pub mod rollout;
 pub mod sops;
+pub mod substitute;

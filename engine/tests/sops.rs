@@ -306,7 +306,7 @@ fn renders_depend_on_the_keys_only_where_something_is_encrypted() {
     let cache = Cache::new();
     let (one, other) = (Keys::of(&[0]), Keys::of(&[1]));
     let render = |keys: Option<&dyn KeyRing>| {
-        let options = Options { cache: Some(&cache), keys };
+        let options = Options { cache: Some(&cache), keys, ..Options::default() };
         render_as(options, &tree, "dev")
     };
     let first = render(Some(&one)).unwrap();
@@ -320,6 +320,6 @@ fn renders_depend_on_the_keys_only_where_something_is_encrypted() {
     let again = render(Some(&one)).unwrap();
     assert_eq!((again.objects.len(), cache.statistics().hits), (2, 2));
     assert!(!again.confidential.is_empty(), "what a cached base decrypted is still confidential");
-    let plain = render_as(Options { cache: Some(&cache), keys: None }, &tree, "plain").unwrap();
+    let plain = render_as(Options { cache: Some(&cache), ..Options::default() }, &tree, "plain").unwrap();
     assert!(plain.reads.unchanged_with(&tree, Some(&other)));
 }

@@ -79,7 +79,6 @@ impl EnvironmentSpec {
         let fields = [
             ("spec.source.verify", self.source.verify.is_some()),
             ("spec.dependsOn", !self.depends_on.is_empty()),
-            ("spec.decryption", self.decryption.is_some()),
             ("spec.rollout.after", !rollout.after.is_empty()),
             ("spec.rollout.windows", !rollout.windows.is_empty()),
             (

@@ -44,6 +44,7 @@ impl Cluster {
             kind: Arc::new(environment_kind()),
             namespace: namespace.map(str::to_owned),
             labels: None,
+            fields: None,
         };
         let watch =
             super::watch::watch(self.client().clone(), watched, move |seen| raw_sender.send(seen).is_ok());

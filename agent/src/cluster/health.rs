@@ -163,8 +163,12 @@ async fn watch_workload(cluster: Cluster, part_of: String, workload: ObjectRef, 
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let watched =
-        Watched { kind: Arc::new(pod_kind()), namespace: workload.namespace.clone(), labels: Some(labels) };
+    let watched = Watched {
+        kind: Arc::new(pod_kind()),
+        namespace: workload.namespace.clone(),
+        labels: Some(labels),
+        fields: None,
+    };
     let (sender, mut seen) = mpsc::unbounded_channel();
     let events =
         super::watch::watch(cluster.client().clone(), watched, move |event| sender.send(event).is_ok());

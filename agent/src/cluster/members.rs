@@ -105,7 +105,7 @@ impl Cluster {
             }
             let shared = members.shared.clone();
             let of = group_kind.clone();
-            let watched = Watched { kind, namespace: None, labels: Some(PART_OF.to_owned()) };
+            let watched = Watched { kind, namespace: None, labels: Some(PART_OF.to_owned()), fields: None };
             let watch = super::watch::watch(self.client().clone(), watched, move |seen| {
                 let changes = locked(&shared.index).apply(&of, seen);
                 shared.progress.notify_waiters();

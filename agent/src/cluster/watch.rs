@@ -36,6 +36,8 @@ pub(crate) struct Watched {
     pub namespace: Option<String>,
     /// A label selector; none for all objects.
     pub labels: Option<String>,
+    /// A field selector; none for all objects.
+    pub fields: Option<String>,
 }
 
 /// Lists and watches until `tell` answers `false` or the future is dropped. Errors are logged and
@@ -49,6 +51,9 @@ pub(crate) async fn watch(client: Client, watched: Watched, mut tell: impl FnMut
     let mut config = watcher::Config::default();
     if let Some(labels) = &watched.labels {
         config = config.labels(labels);
+    }
+    if let Some(fields) = &watched.fields {
+        config = config.fields(fields);
     }
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     let stream = watcher(api, config);

@@ -231,7 +231,7 @@ impl Renderer<'_> {
         // Where objects note their way through the tree, or a schema is set, the place matters too.
         let Some(cache) = self.cache.filter(|_| !self.tracks_origin && !self.schema_is_set) else {
             let (inner, nested) = self.nested(directory, entry, false)?;
-            return self.accumulate(&inner, &inner_origin, &nested, Accumulator::default());
+            return self.accumulate(&inner, &inner_origin, &nested, self.nothing_yet());
         };
         let (inner, _) = self.locate(directory, entry)?;
         if let Some(state) = cache.get(self.reader.tree(), &inner, self.keys) {
@@ -248,7 +248,7 @@ impl Renderer<'_> {
         let confidential = self.confidential.take();
         self.reader.begin_part();
         let (inner, nested) = self.nested(directory, entry, false)?;
-        let child = self.accumulate(&inner, &inner_origin, &nested, Accumulator::default())?;
+        let child = self.accumulate(&inner, &inner_origin, &nested, self.nothing_yet())?;
         let reads = self.reader.end_part();
         let own = self.confidential.replace(confidential);
         self.confidential.borrow_mut().extend(&own);

@@ -18,6 +18,14 @@ pub(super) enum GeneratorKind {
 }
 
 impl GeneratorKind {
+    /// The field of a kustomization that lists such generators.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configMapGenerator",
+            Self::Secret => "secretGenerator",
+        }
+    }
+
     /// The generator's kind, as `buildMetadata` names it.
     pub fn plugin_name(self) -> &'static str {
         match self {

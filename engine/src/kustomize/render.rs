@@ -9,6 +9,7 @@ use super::accumulator::Accumulator;
 use super::build_metadata;
 use super::cache::Cache;
 use super::error::RenderError;
+use super::explain::Step;
 use super::fields::Located;
 use super::generators::SourceFile;
 use super::kustomization::Kustomization;
@@ -40,6 +41,8 @@ pub struct Rendered {
     pub reads: ReadSet,
     /// What was decrypted, and must not be repeated in messages about the objects.
     pub confidential: Confidential,
+    /// What made and changed each object, by its position, if that was asked for.
+    pub steps: Vec<Vec<Step>>,
 }
 
 impl Rendered {
@@ -102,6 +105,8 @@ pub struct Options<'a> {
     pub cache: Option<&'a Cache>,
     /// What encrypted files are opened with.
     pub keys: Option<&'a dyn KeyRing>,
+    /// Whether every object notes what made it and what changed it. Takes time, and no cache is used.
+    pub explain: bool,
 }
 
 /// As [`render`], with a cache and with keys. Gives what was read also where rendering fails, so that a
@@ -111,7 +116,8 @@ pub struct Options<'a> {
 /// As [`render`], with what was read. Nothing that was decrypted is repeated in the message.
 pub fn render_as(options: Options<'_>, tree: &dyn Tree, path: &str) -> Result<Rendered, Box<FailedRender>> {
     let mut renderer = Renderer {
-        cache: options.cache,
+        cache: options.cache.filter(|_| !options.explain),
+        explains: options.explain,
         keys: options.keys,
         confidential: RefCell::default(),
         deepest: 0,
@@ -126,17 +132,25 @@ pub fn render_as(options: Options<'_>, tree: &dyn Tree, path: &str) -> Result<Re
     let result = renderer.render(path).and_then(finish);
     let (reads, confidential) = (renderer.reader.into_read_set(), renderer.confidential.into_inner());
     match result {
-        Ok((objects, sources)) => Ok(Rendered { objects, sources, reads, confidential }),
+        Ok(Finished { objects, sources, steps }) => {
+            Ok(Rendered { objects, sources, reads, confidential, steps })
+        }
         Err(error) => Err(Box::new(FailedRender { error: error.mask(&confidential), reads })),
     }
 }
 
-type Objects = (Vec<Object>, Vec<Source>);
+/// Objects, with where each is from and what changed it.
+struct Finished {
+    objects: Vec<Object>,
+    sources: Vec<Source>,
+    steps: Vec<Vec<Step>>,
+}
 
 /// Turns resources into objects and checks that each identity is there once.
-fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
+fn finish(resources: Vec<Resource>) -> Result<Finished, RenderError> {
     let mut objects = Vec::with_capacity(resources.len());
     let mut sources = Vec::with_capacity(resources.len());
+    let mut steps = Vec::with_capacity(resources.len());
     for mut resource in resources {
         resource.settle_annotations();
         resource.settle_empty_fields();
@@ -144,6 +158,7 @@ fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
             .map_err(|problem| RenderError::Object { source_at: resource.source.clone(), problem })?;
         objects.push(object);
         sources.push(resource.source);
+        steps.push(resource.steps);
     }
     let mut seen = std::collections::HashMap::with_capacity(objects.len());
     for (at, object) in objects.iter().enumerate() {
@@ -156,7 +171,7 @@ fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
             });
         }
     }
-    Ok((objects, sources))
+    Ok(Finished { objects, sources, steps })
 }
 
 pub(super) struct Renderer<'t> {
@@ -164,6 +179,8 @@ pub(super) struct Renderer<'t> {
     pub(super) keys: Option<&'t dyn KeyRing>,
     /// What was decrypted.
     pub(super) confidential: RefCell<Confidential>,
+    /// Whether objects note what changed them.
+    pub(super) explains: bool,
     /// How deep kustomizations nested where they nested deepest.
     pub(super) deepest: usize,
     pub(super) reader: Reader<'t>,
@@ -186,18 +203,23 @@ impl Renderer<'_> {
                 Some(file) => self.render_kustomization(&directory, &file),
                 None => self.render_folder(&directory),
             },
-            (file, _) => resources::read(&self.text(&file)?, &file, Role::Object),
+            (file, _) => self.read_objects(&file, &file),
         }
     }
 
     fn render_kustomization(&mut self, directory: &str, file: &str) -> Result<Vec<Resource>, RenderError> {
         let root = Kustomization::read(&self.reader.text(file)?, file)?;
         self.tracks_origin = !root.build_metadata.is_empty();
-        let mut accumulated = self.accumulate(directory, "", &root, Accumulator::default())?;
+        let mut accumulated = self.accumulate(directory, "", &root, self.nothing_yet())?;
+        accumulated.begin_steps();
         hash::rename_by_content(&mut accumulated.resources);
         let config = accumulated.config.clone().unwrap_or_else(TransformerConfig::builtin);
+        let end = Source::new(file, 1);
+        accumulated.step(None, || Step::new("name suffix from the content", &end));
         name_references::follow(&mut accumulated.resources, &config)?;
+        accumulated.step(None, || Step::new("references to names", &end));
         vars::resolve(&accumulated.variables, accumulated.resources.as_mut_slice(), &config.var_reference)?;
+        accumulated.step(None, || Step::new("vars", &root.source_of("vars")));
         let mut list = accumulated.resources.into_list();
         list.retain(|resource| !resources::is_for_other_tools(&resource.value));
         order::sort(&mut list, root.sort.as_ref());
@@ -234,7 +256,7 @@ impl Renderer<'_> {
                     None => self.read_folder(&inner, map)?,
                 },
                 Some((file, EntryKind::File)) if is_manifest(&name) => {
-                    for resource in resources::read(&self.text(&file)?, &path, Role::Object)? {
+                    for resource in self.read_objects(&file, &path)? {
                         map.append(resource)?;
                     }
                 }
@@ -243,6 +265,23 @@ impl Renderer<'_> {
         }
         self.stack.pop();
         Ok(())
+    }
+
+    /// The objects of a file; errors name it by `shown`.
+    fn read_objects(&self, file: &str, shown: &str) -> Result<Vec<Resource>, RenderError> {
+        let mut resources = resources::read(&self.text(file)?, shown, Role::Object)?;
+        if self.explains {
+            for resource in &mut resources {
+                let source = resource.source.clone();
+                resource.steps.push(Step::new("resources", &source));
+            }
+        }
+        Ok(resources)
+    }
+
+    /// An accumulator with nothing in it.
+    pub(super) fn nothing_yet(&self) -> Accumulator {
+        Accumulator { explains: self.explains, ..Accumulator::default() }
     }
 
     /// Notes that a folder is being accumulated; refuses cycles and endless nesting.
@@ -291,6 +330,9 @@ impl Renderer<'_> {
         for generator in &kustomization.generators {
             let load = |file: &SourceFile<'_>| self.load(directory, file);
             let mut generated = generator.generate(&load)?;
+            if self.explains {
+                generated.steps.push(Step::new(generator.kind.field(), &generator.source));
+            }
             if self.tracks_origin {
                 generated.origin =
                     Some(configured(origin, &kustomization.file, generator.kind.plugin_name()));
@@ -330,7 +372,7 @@ impl Renderer<'_> {
                 accumulated.merge(child, &entry.source)
             }
             (file, _) => {
-                for mut resource in resources::read(&self.text(&file)?, &file, Role::Object)? {
+                for mut resource in self.read_objects(&file, &file)? {
                     self.builtin_uses += usize::from(schema::scope(&resource.gvk()).is_none());
                     if self.tracks_origin {
                         resource.origin =

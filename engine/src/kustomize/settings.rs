@@ -6,6 +6,7 @@ use super::accumulator::Accumulator;
 use super::configurations;
 use super::crds;
 use super::error::RenderError;
+use super::explain::Step;
 use super::fields::Located;
 use super::generators::SourceFile;
 use super::kustomization::{Kustomization, OpenApi};
@@ -100,6 +101,9 @@ impl Renderer<'_> {
             let load = |file: &SourceFile<'_>| self.load(directory, file);
             let mut generated = plugins::generate(&object, &load)?;
             generated.origin = plugins::origin(&object);
+            if self.explains {
+                generated.steps.push(Step::new(&format!("generators: {}", object.kind()), &object.source));
+            }
             accumulated.resources.absorb(generated)?;
         }
         Ok(())
@@ -123,11 +127,14 @@ impl Renderer<'_> {
             Ok((self.text(&file)?, file))
         };
         let load: Load<'_> = &load;
+        accumulated.begin_steps();
         for object in objects {
             for transformer in Transformer::read(&object)? {
                 transformer.apply(accumulated, load, &self.schemas)?;
             }
-            accumulated.remark(plugins::origin(&object));
+            accumulated.step(plugins::origin(&object), || {
+                Step::new(&format!("transformers: {}", object.kind()), &object.source)
+            });
         }
         Ok(())
     }

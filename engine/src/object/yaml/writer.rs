@@ -126,6 +126,11 @@ fn write_text(text: &str, block: Option<usize>, out: &mut String) {
     }
 }
 
+/// Whether a text is written without quotes and in one line.
+pub(crate) fn is_written_plain(text: &str) -> bool {
+    !fits_a_block(text) && !text.chars().any(needs_escape) && !is_ambiguous(text) && !needs_quotes(text)
+}
+
 /// Several lines, none of which a literal block would change.
 fn fits_a_block(text: &str) -> bool {
     text.trim_end_matches('\n').contains('\n') | (text.len() > 1 && text.ends_with('\n'))
