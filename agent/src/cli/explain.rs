@@ -151,22 +151,22 @@ mod tests {
         assert_eq!(
             text("deploy/dev-web", Some("dev")).unwrap(),
             "Deployment.apps dev/dev-web
-  base/web.yaml:2            resources                       made it
-  dev/kustomization.yaml:5   patches (with dev/more.yaml)    spec.paused
-  dev/kustomization.yaml:1   namespace                       metadata.namespace
-  dev/kustomization.yaml:3   namePrefix                      metadata.name
-  dev/kustomization.yaml:7   replicas                        spec.replicas
-  dev/kustomization.yaml:1   references to names             spec.template.spec.containers[0].envFrom[0].configMapRef.name
+  base/web.yaml:2            resources                      made it
+  dev/kustomization.yaml:5   patches (with dev/more.yaml)   spec.paused
+  dev/kustomization.yaml:1   namespace                      metadata.namespace
+  dev/kustomization.yaml:3   namePrefix                     metadata.name
+  dev/kustomization.yaml:7   replicas                       spec.replicas
+  dev/kustomization.yaml:1   references to names            spec.template.spec.containers[0].envFrom[0].configMapRef.name
 "
         );
         let config = rendered().objects[0].name().to_owned();
         let config = if config.contains("conf") { config } else { rendered().objects[1].name().to_owned() };
         let text = text(&format!("configmaps/{config}"), None).unwrap();
         assert!(
-            text.contains("base/kustomization.yaml:3   configMapGenerator              made it"),
+            text.contains("base/kustomization.yaml:3   configMapGenerator             made it"),
             "{text}"
         );
-        assert!(text.contains("name suffix from the content    metadata.name"), "{text}");
+        assert!(text.contains("name suffix from the content   metadata.name"), "{text}");
     }
 
     #[test]
