@@ -8,4 +8,5 @@ mod drift;
 mod kubectl;
 mod release;
 mod rollback;
+mod secrets;
 mod slack;
