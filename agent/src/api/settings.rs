@@ -79,8 +79,6 @@ impl EnvironmentSpec {
         let rollout = &self.rollout;
         let fields = [
             ("spec.source.verify", self.source.verify.is_some()),
-            ("spec.decryption", self.decryption.is_some()),
-            ("spec.rollout.after", !rollout.after.is_empty()),
             (
                 "spec.rollout.rollback.git",
                 matches!(

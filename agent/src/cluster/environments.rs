@@ -45,6 +45,7 @@ impl Cluster {
             namespace: namespace.map(str::to_owned),
             labels: None,
             ends_with_kind: false,
+            fields: None,
         };
         let watch =
             super::watch::watch(self.client().clone(), watched, move |seen| raw_sender.send(seen).is_ok());

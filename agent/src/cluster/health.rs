@@ -168,6 +168,7 @@ async fn watch_workload(cluster: Cluster, part_of: String, workload: ObjectRef, 
         namespace: workload.namespace.clone(),
         labels: Some(labels),
         ends_with_kind: false,
+        fields: None,
     };
     let (sender, mut seen) = mpsc::unbounded_channel();
     let events =

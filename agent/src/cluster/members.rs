@@ -105,8 +105,13 @@ impl Cluster {
             }
             let shared = members.shared.clone();
             let of = group_kind.clone();
-            let watched =
-                Watched { kind, namespace: None, labels: Some(PART_OF.to_owned()), ends_with_kind: true };
+            let watched = Watched {
+                kind,
+                namespace: None,
+                labels: Some(PART_OF.to_owned()),
+                fields: None,
+                ends_with_kind: true,
+            };
             let ended = Arc::downgrade(&self.inner);
             let watch = super::watch::watch(self.client().clone(), watched, move |seen| {
                 if matches!(seen, Seen::Unserved)

@@ -41,6 +41,8 @@ pub(crate) struct Watched {
     pub labels: Option<String>,
     /// Whether the watch ends with the kind, rather than wait for it to be served (again).
     pub ends_with_kind: bool,
+    /// A field selector; none for all objects.
+    pub fields: Option<String>,
 }
 
 /// Lists and watches until `tell` answers `false`, the kind is gone where the watch ends with it, or the future is dropped.
@@ -54,6 +56,9 @@ pub(crate) async fn watch(client: Client, watched: Watched, mut tell: impl FnMut
     let mut config = watcher::Config::default();
     if let Some(labels) = &watched.labels {
         config = config.labels(labels);
+    }
+    if let Some(fields) = &watched.fields {
+        config = config.fields(fields);
     }
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     let stream = watcher(api, config);

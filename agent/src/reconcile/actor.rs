@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::candidate::{Candidate, Rendered};
 use super::correct::Corrections;
 use super::desired::Desired;
+use super::materials::Supplies;
 use super::outbox::{Delivery, Outbox};
 use super::probe::Probes;
 use super::requests;
@@ -86,6 +87,8 @@ pub struct Actor {
     pub(super) stored_at: Instant,
     pub(super) status: StatusWriter,
     pub(super) source: Option<watch::Receiver<SourceState>>,
+    /// What renders need from the cluster.
+    pub(super) supplies: Supplies,
     pub(super) rendered: Option<Arc<Rendered>>,
     pub(super) rendering: Option<JoinHandle<()>>,
     pub(super) render_again: bool,
@@ -172,6 +175,7 @@ impl Actor {
             stored_at: Instant::now(),
             status,
             source: None,
+            supplies: Supplies::default(),
             rendered: None,
             rendering: None,
             render_again: false,
@@ -211,6 +215,7 @@ impl Actor {
                 },
                 changes = self.members.next() => self.members_changed(changes, &mut queue),
                 () = changed(&mut self.source) => self.render(),
+                () = self.supplies.changed() => self.render(),
                 () = sleep(wake) => queue.push_back(Event::Tick),
                 () = sleep(self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()))) => {
                     // There may be no event among it: a new anchor is news too.

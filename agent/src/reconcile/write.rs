@@ -400,6 +400,7 @@ impl Context {
             return Err(refused(HoldReason::PolicyDenied, denied.join("; "), false));
         }
         others::dependencies_ready(&self.services, &self.environment).await?;
+        others::settled_before(&self.services, &self.environment, candidate).await?;
 
         let canary_of = canary_of(mode, baseline);
         let desired = self

@@ -46,6 +46,8 @@ impl Turn {
             && held.release.digest == digest
             && (held.reason != HoldReason::Suspended || self.rollout.settings.suspended)
             && (held.reason != HoldReason::DigestBlocked || self.rollout.block_on(&digest).is_some())
+            // The commit may mean something else for the environment that is waited for.
+            && (held.reason != HoldReason::AwaitsEnvironment || held.release.revision == release.revision)
         {
             // Known to wait: a newer commit with the same bundle has the same fate.
             return;

@@ -19,6 +19,10 @@ const DRIFT_TOLD_EVERY: SignedDuration = SignedDuration::from_secs(60);
 pub fn step(rollout: &Rollout, event: &Event, now: Timestamp) -> (Rollout, Vec<Effect>) {
     let mut turn = Turn { rollout: rollout.clone(), effects: Vec::new(), now };
     turn.fold(event);
+    let baseline = |rollout: &Rollout| rollout.settled.as_ref().map(|settled| settled.digest);
+    if baseline(rollout) != baseline(&turn.rollout) {
+        turn.rollout.settled_at = turn.rollout.settled.is_some().then_some(now);
+    }
     (turn.rollout, turn.effects)
 }
 

@@ -8,8 +8,10 @@ mod bad_source;
 mod crash;
 mod drift;
 mod kubectl;
+mod order;
 mod release;
 mod rollback;
+mod secrets;
 mod slack;
 
 use std::path::Path;
@@ -46,10 +48,12 @@ const SCENARIOS: &[(&str, Run)] = &scenarios![
     drift::what_the_environment_owns_comes_back_and_nothing_else,
     drift::drift_is_left_alone_where_only_a_report_is_asked_for,
     kubectl::kubectl_reads_writes_and_waits,
+    order::prod_gets_what_staging_has_had_for_a_while_and_waits_for_what_it_builds_on,
     release::a_first_deploy_and_a_merge_lose_no_request,
     release::a_commit_that_changes_nothing_of_it_writes_nothing,
     rollback::a_version_that_fails_requests_is_undone_and_blocked,
     rollback::a_version_that_never_gets_ready_is_undone,
+    secrets::secrets_in_git_open_with_the_key_that_arrives_and_variables_follow_the_cluster,
     slack::refusals_and_rate_limits_delay_messages_and_nothing_else,
     slack::a_refusal_is_told_where_people_look_next,
 ];

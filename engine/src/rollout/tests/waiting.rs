@@ -62,11 +62,16 @@ fn what_waits_for_another_environment_is_tried_when_that_changes() {
         transient: true,
         again_at,
     };
-    s.feed(Event::Refused { digest: digest("a"), problem });
+    s.feed(Event::Refused { digest: digest("a"), problem: problem.clone() });
     assert_eq!(s.rollout.next_wake(), again_at, "the soak's end is known");
     let check = [Effect::Check { digest: digest("a"), approved: false }];
     assert_eq!(s.feed(Event::OtherChanged), check);
     assert_eq!(s.feed(Event::OtherChanged), [], "one look at a time");
+    s.feed(Event::Refused { digest: digest("a"), problem });
+    assert_eq!(s.feed(Event::Candidate(release("a"))), [], "nothing new");
+    let mut newer = release("a");
+    newer.revision.commit = "b".repeat(40);
+    assert_eq!(s.feed(Event::Candidate(newer)), check, "a commit that may change the other environment");
     s.feed(Event::Admitted { digest: digest("a") });
     assert_eq!(s.rollout.phase, Phase::Applying);
     assert_eq!(s.feed(Event::OtherChanged), [], "it waits no more");
