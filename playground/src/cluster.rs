@@ -89,6 +89,7 @@ impl Cluster {
         let network = Network::claim().map_err(Error::Network)?;
         let usage = node::Usage::default();
         let server = Server::start(apiserver::Config {
+            tls: true,
             service_range: network.services(),
             pod_logs: Some(Arc::new(NodeLogs::new(&node_root))),
             pod_metrics: Some(Arc::new(NodeMetrics::new(usage.clone()))),
@@ -107,7 +108,11 @@ impl Cluster {
         let client = Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))?;
 
         let (stop, stopped) = watch::channel(false);
-        let controllers = tokio::spawn(controllers::run(client.clone(), until(stopped)));
+        let settings = controllers::Settings {
+            root_ca: server.certificate_authority().map(Arc::from),
+            ..controllers::Settings::default()
+        };
+        let controllers = tokio::spawn(controllers::run_with(client.clone(), settings, until(stopped)));
 
         let mut config = node::Config::new(node_root, images);
         config.usage = usage;

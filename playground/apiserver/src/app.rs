@@ -8,6 +8,7 @@ use crate::schema::catalogue::{Catalogue, Resource};
 use crate::schema::{Type, table::TABLE};
 use crate::status::{About, Refusal};
 use crate::store::{Object, Store};
+use crate::tls::Identity;
 use crate::{convert, time};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -24,6 +25,8 @@ pub struct App {
     pub faults: Faults,
     /// Token of the cluster administrator.
     pub admin_token: String,
+    /// What HTTPS is served with; none for HTTP.
+    pub identity: Option<Identity>,
     store: RwLock<Store>,
     catalogue: RwLock<Arc<Catalogue>>,
     random: Mutex<u64>,
@@ -32,7 +35,7 @@ pub struct App {
 
 impl App {
     /// State with the built-in resources and no objects. `own` is where it will be.
-    pub fn new(config: Config, own: Weak<App>) -> App {
+    pub fn new(config: Config, identity: Option<Identity>, own: Weak<App>) -> App {
         let random = Mutex::new(config.seed ^ 0x9e37_79b9_7f4a_7c15);
         let mut catalogue = Catalogue::built_in();
         if config.pod_metrics.is_some() {
@@ -42,6 +45,7 @@ impl App {
             faults: Faults::new(own, config.seed),
             config,
             admin_token: String::new(),
+            identity,
             store: RwLock::default(),
             catalogue: RwLock::new(Arc::new(catalogue)),
             random,
@@ -52,11 +56,12 @@ impl App {
     }
 
     /// A state that an earlier server left.
-    pub fn restored(config: Config, own: Weak<App>, kept: Kept) -> App {
+    pub fn restored(config: Config, identity: Option<Identity>, own: Weak<App>, kept: Kept) -> App {
         App {
             faults: Faults::new(own, config.seed),
             config,
             admin_token: kept.admin_token,
+            identity,
             store: RwLock::new(kept.store),
             catalogue: RwLock::new(kept.catalogue),
             random: Mutex::new(kept.random),
@@ -72,6 +77,7 @@ impl App {
             catalogue: self.catalogue(),
             tokens: std::mem::take(&mut *self.tokens()),
             admin_token: self.admin_token.clone(),
+            identity: self.identity.clone(),
             random: self.random(),
         }
     }

@@ -2,7 +2,8 @@
 
 use crate::request::Query;
 use crate::respond::{Body, Broken};
-use crate::status::{About, Refusal};
+use crate::status::{About, Cause, Refusal};
+use crate::time;
 use crate::write::Call;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,6 +13,7 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use serde_json::Value;
 
 /// Which part of which log is wanted.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +32,8 @@ pub struct LogRequest {
     pub timestamps: bool,
     /// Only this many lines from the end.
     pub tail_lines: Option<u64>,
-    /// Only lines of the last seconds.
-    pub since_seconds: Option<u64>,
+    /// Only what was logged since then.
+    pub since: Option<jiff::Timestamp>,
     /// At most this many bytes.
     pub limit_bytes: Option<u64>,
 }
@@ -43,6 +45,39 @@ pub type LogStream = BoxStream<'static, Bytes>;
 pub trait PodLogs: Send + Sync {
     /// Opens a log. The error is a sentence for the user, as "container c has not started yet".
     fn open(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, String>>;
+}
+
+/// `sinceTime`, or the time that `sinceSeconds` means.
+fn since(query: &Query) -> Result<Option<jiff::Timestamp>, Refusal> {
+    let text = query.get("sinceTime");
+    if !text.is_empty() {
+        let refuse = |_| {
+            Refusal::bad_request(format!("sinceTime: {text:?} is no time; give one as 2006-01-02T15:04:05Z"))
+        };
+        return text.parse().map(Some).map_err(refuse);
+    }
+    let Some(seconds) = query.number("sinceSeconds") else { return Ok(None) };
+    if seconds < 1 {
+        let cause = Cause::invalid("sinceSeconds", &seconds.into(), "must be greater than 0");
+        return Err(Refusal::invalid("", "PodLogOptions", "", vec![cause]));
+    }
+    Ok(time::now().checked_sub(jiff::SignedDuration::from_secs(seconds)).ok())
+}
+
+/// Why a container has not started yet, by the pod's status.
+///
+/// Rules: `validateContainerLogStatus` of Kubernetes' `pkg/kubelet/kubelet_pods.go`.
+fn waiting(pod: &Value, container: &str) -> Option<String> {
+    let lists = ["containerStatuses", "initContainerStatuses"];
+    let mut all = lists.iter().flat_map(|list| pod["status"][*list].as_array().into_iter().flatten());
+    let status = all.find(|status| status["name"] == container)?;
+    let why = match status["state"]["waiting"]["reason"].as_str()? {
+        "ErrImagePull" => "image can't be pulled",
+        "ImagePullBackOff" => "trying and failing to pull image",
+        reason => reason,
+    };
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    Some(format!("container {container:?} in pod {name:?} is waiting to start: {why}"))
 }
 
 /// GET of `pods/log`.
@@ -80,9 +115,14 @@ pub async fn answer(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
         previous: query.is_true("previous"),
         timestamps: query.is_true("timestamps"),
         tail_lines: number("tailLines"),
-        since_seconds: number("sinceSeconds"),
+        since: since(query)?,
         limit_bytes: number("limitBytes"),
     };
+    // As on a real server, a pod that runs nowhere has said nothing.
+    if pod.value["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+        return Ok(crate::respond::raw(200, Bytes::new(), "text/plain"));
+    }
+    let previous = request.previous;
     let Some(source) = &call.app.config.pod_logs else {
         let about = About::new("", "pods/log", &call.target.name);
         return Err(Refusal {
@@ -90,7 +130,10 @@ pub async fn answer(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
             ..Refusal::not_found(about)
         });
     };
-    let stream = source.open(request).await.map_err(Refusal::bad_request)?;
+    let stream = source.open(request).await.map_err(|why| {
+        let waits = waiting(&pod.value, container).filter(|_| !previous);
+        Refusal::bad_request(waits.unwrap_or(why))
+    })?;
     let frames = stream.map(|bytes| Ok::<_, Broken>(Frame::data(bytes)));
     let mut response = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));

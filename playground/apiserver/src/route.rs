@@ -7,6 +7,7 @@ use crate::rbac::{self, Action};
 use crate::read::Selection;
 use crate::request::{self, Request, Target};
 use crate::respond::{self, Body, Format, Shape};
+use crate::schema::catalogue::Catalogue;
 use crate::status::{About, Refusal};
 use crate::write::Call;
 use crate::{discovery, faults, logs, metrics_api, openapi, read, review, sub, time, watch};
@@ -33,7 +34,22 @@ async fn handle(app: &Arc<App>, request: &Request) -> Result<Response<Body>, Ref
     let target = Target::find(&app.catalogue(), &request.path)?;
     let verb = request::verb(&request.method, &target, &request.query);
     authorize(app, &user, verb, &target)?;
-    resource(app, request, &user, &target, verb).await
+    let mut response = resource(app, request, &user, &target, verb).await?;
+    if let Some(warning) = deprecated(&target) {
+        respond::warn(&mut response, &[warning.to_owned()]);
+    }
+    Ok(response)
+}
+
+/// What a real server tells those who use an API that has a successor.
+fn deprecated(target: &Target) -> Option<&'static str> {
+    match (target.resource.group.as_str(), target.resource.plural.as_str()) {
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 fn authorize(app: &App, user: &User, verb: &str, target: &Target) -> Result<(), Refusal> {
@@ -66,6 +82,10 @@ fn other(app: &App, request: &Request, user: &User, path: &[&str]) -> Result<Res
         Ok(respond::raw(200, Bytes::from_static(text.as_bytes()), "text/plain; charset=utf-8"))
     };
     let body = match path {
+        [check @ ("healthz" | "livez" | "readyz"), ..] if request.query.is_true("verbose") => {
+            let text = format!("[+]ping ok\n{check} check passed\n");
+            return Ok(respond::raw(200, Bytes::from(text), "text/plain; charset=utf-8"));
+        }
         ["healthz" | "livez" | "readyz", ..] => return text("ok"),
         ["version"] => discovery::version(),
         ["api"] if aggregated => return Ok(discovered(&discovery::aggregated(&catalogue, true))),
@@ -78,15 +98,20 @@ fn other(app: &App, request: &Request, user: &User, path: &[&str]) -> Result<Res
             discovery::resources(&catalogue, group, version).ok_or_else(Refusal::no_path)?
         }
         ["openapi", "v3"] => openapi::index(&catalogue),
-        ["openapi", "v3", "api", version] => {
-            openapi::document(&catalogue, "", version).ok_or_else(Refusal::no_path)?
-        }
-        ["openapi", "v3", "apis", group, version] => {
-            openapi::document(&catalogue, group, version).ok_or_else(Refusal::no_path)?
+        ["openapi", "v3", "api", version] => return openapi_document(&catalogue, "", version),
+        ["openapi", "v3", "apis", group, version] => return openapi_document(&catalogue, group, version),
+        ["openapi", "v2"] => {
+            let (bytes, media) = openapi::everything(&catalogue, request.header("accept"));
+            return Ok(respond::raw(200, bytes, media));
         }
         _ => return Err(Refusal::no_path()),
     };
     Ok(respond::value(200, &body, format.is_ok_and(|f| f.yaml)))
+}
+
+fn openapi_document(catalogue: &Catalogue, group: &str, version: &str) -> Result<Response<Body>, Refusal> {
+    let document = openapi::document(catalogue, group, version).ok_or_else(Refusal::no_path)?;
+    Ok(respond::raw(200, document, "application/json"))
 }
 
 fn discovered(body: &Value) -> Response<Body> {
