@@ -34,10 +34,10 @@ async fn handle(app: &Arc<App>, request: &Request) -> Result<Response<Body>, Ref
     let target = Target::find(&app.catalogue(), &request.path)?;
     let verb = request::verb(&request.method, &target, &request.query);
     authorize(app, &user, verb, &target)?;
-    let mut response = resource(app, request, &user, &target, verb).await?;
-    if let Some(warning) = deprecated(&target) {
-        respond::warn(&mut response, &[warning.to_owned()]);
-    }
+    let answered = resource(app, request, &user, &target, verb).await;
+    let Some(warning) = deprecated(&target) else { return answered };
+    let mut response = answered.unwrap_or_else(|refusal| respond::refusal(&refusal));
+    respond::warn(&mut response, &[warning.to_owned()]);
     Ok(response)
 }
 
@@ -158,7 +158,7 @@ async fn resource(
     let (code, value) = match (target.subresource.as_str(), verb) {
         ("" | "status", "watch") => return watch::watch(app, target, request, format),
         ("", "list") => return read::list(app, target, request, format),
-        ("" | "status", "get") => return read::get(app, target, format),
+        ("" | "status", "get") => return read::get(app, target, request, format),
         ("", "create") if review::is_review(&resource.group, &resource.plural) => {
             (201, review::answer(&mut call)?)
         }
@@ -179,7 +179,9 @@ async fn resource(
         ("eviction", "create") => (201, sub::evict(&mut call)?),
         ("token", "create") => (201, sub::token(&mut call)?),
         ("log", "get") => return logs::answer(&call).await,
-        ("ephemeralcontainers" | "resize" | "approval", "get") => return read::get(app, target, format),
+        ("ephemeralcontainers" | "resize" | "approval", "get") => {
+            return read::get(app, target, request, format);
+        }
         _ => return Err(Refusal::method_not_allowed()),
     };
     let shaped = respond::shaped(&value, &resource, format.shape, time::now());

@@ -315,7 +315,12 @@ async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Respon
         Fault::TooManyRequests { retry_after_seconds } => Refusal::too_many_requests(retry_after_seconds),
         Fault::InternalError => Refusal::internal_error("etcdserver: request timed out"),
         Fault::Unavailable { retry_after_seconds } => Refusal::unavailable(retry_after_seconds),
-        Fault::Delay { .. } | Fault::StaleList | Fault::DropWatch { .. } | Fault::SilenceWatch { .. } => {
+        Fault::Delay { .. }
+        | Fault::StaleList
+        | Fault::DropWatch { .. }
+        | Fault::SilenceWatch { .. }
+        | Fault::ShiftLeases { .. }
+        | Fault::FreezeLeases => {
             return Ok(route::answer(&app, request).await);
         }
     };

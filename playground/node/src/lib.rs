@@ -35,6 +35,7 @@ mod proxy;
 mod register;
 mod rewrite;
 mod status;
+mod tokens;
 mod usage;
 mod volumes;
 
