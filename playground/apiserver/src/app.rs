@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// The server's state.
 pub struct App {
@@ -27,6 +28,8 @@ pub struct App {
     pub admin_token: String,
     /// What HTTPS is served with; none for HTTP.
     pub identity: Option<Identity>,
+    /// Connections that speak another protocol by now.
+    sessions: Mutex<JoinSet<()>>,
     store: RwLock<Store>,
     catalogue: RwLock<Arc<Catalogue>>,
     random: Mutex<u64>,
@@ -46,6 +49,7 @@ impl App {
             config,
             admin_token: String::new(),
             identity,
+            sessions: Mutex::default(),
             store: RwLock::default(),
             catalogue: RwLock::new(Arc::new(catalogue)),
             random,
@@ -62,6 +66,7 @@ impl App {
             config,
             admin_token: kept.admin_token,
             identity,
+            sessions: Mutex::default(),
             store: RwLock::new(kept.store),
             catalogue: RwLock::new(kept.catalogue),
             random: Mutex::new(kept.random),
@@ -80,6 +85,18 @@ impl App {
             identity: self.identity.clone(),
             random: self.random(),
         }
+    }
+
+    /// Serves a connection that speaks another protocol from now on, until it or the server ends.
+    pub fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        while sessions.try_join_next().is_some() {}
+        sessions.spawn(session);
+    }
+
+    /// Ends all connections that speak another protocol.
+    pub fn end_sessions(&self) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 
     /// The objects, to read.

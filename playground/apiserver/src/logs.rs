@@ -47,6 +47,24 @@ pub trait PodLogs: Send + Sync {
     fn open(&self, request: LogRequest) -> BoxFuture<'static, Result<LogStream, String>>;
 }
 
+/// The container that is meant: the one of that name, or the only one.
+pub fn container(pod: &Value, wanted: &str, name: &str) -> Result<String, Refusal> {
+    let names: Vec<&str> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|list| pod["spec"][*list].as_array().into_iter().flatten())
+        .filter_map(|container| container["name"].as_str())
+        .collect();
+    match (wanted, &names[..]) {
+        ("", [only]) => Ok((*only).to_owned()),
+        ("", _) => Err(Refusal::bad_request(format!(
+            "a container name must be specified for pod {name}, choose one of: [{}]",
+            names.join(" ")
+        ))),
+        (wanted, names) if names.contains(&wanted) => Ok(wanted.to_owned()),
+        (wanted, _) => Err(Refusal::bad_request(format!("container {wanted} is not valid for pod {name}"))),
+    }
+}
+
 /// `sinceTime`, or the time that `sinceSeconds` means.
 fn since(query: &Query) -> Result<Option<jiff::Timestamp>, Refusal> {
     let text = query.get("sinceTime");
@@ -84,33 +102,12 @@ fn waiting(pod: &Value, container: &str) -> Option<String> {
 pub async fn answer(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
     let pod = call.live()?;
     let query: &Query = &call.request.query;
-    let names: Vec<&str> = ["containers", "initContainers"]
-        .iter()
-        .flat_map(|l| pod.value["spec"][*l].as_array().into_iter().flatten())
-        .filter_map(|c| c["name"].as_str())
-        .collect();
-    let container = match (query.get("container"), &names[..]) {
-        ("", [only]) => *only,
-        ("", _) => {
-            return Err(Refusal::bad_request(format!(
-                "a container name must be specified for pod {}, choose one of: [{}]",
-                call.target.name,
-                names.join(" ")
-            )));
-        }
-        (name, names) if names.contains(&name) => name,
-        (name, _) => {
-            return Err(Refusal::bad_request(format!(
-                "container {name} is not valid for pod {}",
-                call.target.name
-            )));
-        }
-    };
+    let container = container(&pod.value, query.get("container"), &call.target.name)?;
     let number = |key: &str| query.number(key).and_then(|n| u64::try_from(n).ok());
     let request = LogRequest {
         namespace: call.target.namespace.clone(),
         pod: call.target.name.clone(),
-        container: container.to_owned(),
+        container: container.clone(),
         follow: query.is_true("follow"),
         previous: query.is_true("previous"),
         timestamps: query.is_true("timestamps"),
@@ -131,7 +128,7 @@ pub async fn answer(call: &Call<'_>) -> Result<Response<Body>, Refusal> {
         });
     };
     let stream = source.open(request).await.map_err(|why| {
-        let waits = waiting(&pod.value, container).filter(|_| !previous);
+        let waits = waiting(&pod.value, &container).filter(|_| !previous);
         Refusal::bad_request(waits.unwrap_or(why))
     })?;
     let frames = stream.map(|bytes| Ok::<_, Broken>(Frame::data(bytes)));

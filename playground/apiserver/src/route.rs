@@ -10,7 +10,7 @@ use crate::respond::{self, Body, Format, Shape};
 use crate::schema::catalogue::Catalogue;
 use crate::status::{About, Refusal};
 use crate::write::Call;
-use crate::{discovery, faults, logs, metrics_api, openapi, read, review, sub, time, watch};
+use crate::{discovery, faults, logs, metrics_api, openapi, read, review, streams, sub, time, watch};
 use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -145,7 +145,7 @@ async fn resource(
         return Err(Refusal::method_not_allowed());
     }
     let format = respond::negotiate(request.header("accept")).or_else(|refusal| {
-        let stream = target.subresource == "log";
+        let stream = matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
         if stream { Ok(Format { shape: Shape::Whole, yaml: false }) } else { Err(refusal) }
     })?;
     if resource.group == metrics_api::GROUP
@@ -179,6 +179,7 @@ async fn resource(
         ("eviction", "create") => (201, sub::evict(&mut call)?),
         ("token", "create") => (201, sub::token(&mut call)?),
         ("log", "get") => return logs::answer(&call).await,
+        ("exec" | "attach" | "portforward", "get" | "create") => return streams::answer(app, &call).await,
         ("ephemeralcontainers" | "resize" | "approval", "get") => {
             return read::get(app, target, request, format);
         }

@@ -8,6 +8,7 @@ use crate::metrics_api::PodMetrics;
 use crate::request::{Query, Request, Target, percent_decode};
 use crate::respond::{self, Body};
 use crate::status::{About, Refusal};
+use crate::streams::PodStreams;
 use crate::tls::{Identity, Stream};
 use crate::{body, bootstrap, route};
 use base64::Engine;
@@ -16,10 +17,11 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::error::Error as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -43,6 +45,8 @@ pub struct Config {
     pub event_lifetime: Duration,
     /// Who has the logs of pods.
     pub pod_logs: Option<Arc<dyn PodLogs>>,
+    /// Who runs programs in pods and connects to them.
+    pub pod_streams: Option<Arc<dyn PodStreams>>,
     /// Who measures pods; `metrics.k8s.io` is served when there is somebody.
     pub pod_metrics: Option<Arc<dyn PodMetrics>>,
 }
@@ -57,6 +61,7 @@ impl Default for Config {
             service_range: (Ipv4Addr::new(127, 96, 0, 0), 12),
             event_lifetime: Duration::from_secs(3600),
             pod_logs: None,
+            pod_streams: None,
             pod_metrics: None,
         }
     }
@@ -189,6 +194,7 @@ impl Server {
 
     async fn end(&mut self) {
         self.stop.send_replace(true);
+        self.app.end_sessions();
         self.app.store_mut().close_watches();
         // A task that panicked or was aborted has ended all the same.
         let _ = (&mut self.task).await;
@@ -282,7 +288,7 @@ async fn connection(stream: TcpStream, app: Arc<App>, mut stopped: watch::Receiv
 struct Reset;
 
 async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Response<Body>, Reset> {
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
     let Ok(collected) = Limited::new(incoming, body::LIMIT).collect().await else {
         return Ok(respond::refusal(&Refusal::too_large()));
     };
@@ -293,6 +299,7 @@ async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Respon
         query: Query::parse(parts.uri.query().unwrap_or_default()),
         headers: parts.headers,
         body: collected.to_bytes(),
+        upgrade: Mutex::new(parts.extensions.remove::<OnUpgrade>()),
         stale: None,
     };
     let verdict = app.faults.decide(&app, &request);

@@ -236,6 +236,12 @@ impl Runner {
             &self.name,
             process.id(),
         );
+        let _reachable = self.worker.context.config.sessions.track(
+            pod.metadata.namespace.as_deref().unwrap_or_default(),
+            pod.metadata.name.as_deref().unwrap_or_default(),
+            &self.name,
+            target,
+        );
         let exit = self.attend(container, target, &mut process).await;
         // The last words are in the pipe still; a process that has left the group may hold it open for ever.
         if tokio::time::timeout(LAST_WORDS, recorder).await.is_err() {

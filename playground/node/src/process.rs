@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::unix::process::ExitStatusExt;
 
@@ -37,6 +39,12 @@ impl Streams {
     /// Nothing to read, and nobody who listens.
     pub fn none() -> Streams {
         Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() }
+    }
+
+    /// Pipes for everything; input only if it is wanted.
+    pub fn piped(input: bool) -> Streams {
+        let stdin = if input { Stdio::piped() } else { Stdio::null() };
+        Streams { stdin, stdout: Stdio::piped(), stderr: Stdio::piped() }
     }
 
     /// Nothing to read, and both kinds of output to one place, in the order in which they come.
@@ -145,6 +153,11 @@ impl Process {
     /// The leader's process id.
     pub fn id(&self) -> i32 {
         self.number
+    }
+
+    /// Its ends of pipes, where it was started with pipes: input, output, errors.
+    pub fn take_pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
+        (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take())
     }
 
     /// Waits for the leader; what it started and left is killed then, as with the first process of a container.

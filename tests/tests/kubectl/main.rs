@@ -15,6 +15,7 @@
 mod harness;
 mod pods;
 mod script;
+mod streams;
 
 use std::path::{Path, PathBuf};
 

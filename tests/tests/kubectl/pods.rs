@@ -7,7 +7,7 @@ use anyhow::ensure;
 use crate::harness::{Ground, IMAGE, Shell};
 
 /// A ground with a node and a namespace on it; none where pods do not run or there is no kubectl.
-async fn begin(namespace: &str) -> anyhow::Result<Option<(Ground, Shell)>> {
+pub async fn begin(namespace: &str) -> anyhow::Result<Option<(Ground, Shell)>> {
     let ground = Ground::start().await?;
     if !ground.runs_pods() {
         tests::skipped("kubectl with pods", "the given cluster may have no node");
@@ -23,7 +23,7 @@ async fn begin(namespace: &str) -> anyhow::Result<Option<(Ground, Shell)>> {
 }
 
 /// A pod that runs a shell script.
-fn pod(name: &str, labels: &str, script: &str) -> String {
+pub fn pod(name: &str, labels: &str, script: &str) -> String {
     let script = script.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{{labels}}}}}\nspec:\n  \
@@ -167,6 +167,47 @@ async fn a_drain_respects_disruption_budgets() -> anyhow::Result<()> {
     ensure!(pods.lines().all(|line| line.contains("Pending")), "{pods}");
     shell.expect("kubectl uncordon playground").await?;
     shell.expect("kubectl rollout status deployment/web --timeout=60s").await?;
+    ground.stop().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_finds_the_api_server_as_in_a_real_cluster() -> anyhow::Result<()> {
+    let Some((ground, shell)) = begin("inside").await? else { return Ok(()) };
+    let folder = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let volume = "  volumes:\n  - name: api\n    projected:\n      sources:\n      - serviceAccountToken: {path: token}\n      \
+                  - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}\n      - downwardAPI: {items: \
+                  [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}\n";
+    let mount = format!("    volumeMounts: [{{name: api, mountPath: {folder}}}]\n");
+    let manifest = pod("target", "app: a", "exec sleep 1000").replace("---\n", &(mount + volume));
+    shell.write("pod.yaml", &manifest)?;
+    shell.expect("kubectl apply -f pod.yaml").await?;
+    shell.expect("kubectl wait pod/target --for=condition=Ready --timeout=60s").await?;
+    for file in ["token", "ca.crt", "namespace"] {
+        shell.expect(&format!("kubectl exec target -- cat {folder}/{file} >{file}")).await?;
+    }
+    ensure!(shell.expect("cat namespace").await? == "inside");
+    let address =
+        "kubectl exec target -- sh -c 'echo https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT'";
+    let address = shell.expect(address).await?.trim().to_owned();
+    ensure!(address.ends_with(":443"), "{address}");
+    let own = format!(
+        "command \"$KUBECTL\" --kubeconfig /dev/null --server={address} --certificate-authority=ca.crt \
+         --token=\"$(cat token)\""
+    );
+    let (code, said) =
+        shell.say(&format!("{own} auth whoami -o jsonpath='{{.status.userInfo.username}}'")).await?;
+    if said.contains("connection refused") {
+        tests::skipped("the Service kubernetes", "this user may not listen on port 443");
+        return Ok(());
+    }
+    ensure!(code == 0 && said == "system:serviceaccount:inside:default", "{said}");
+    let (code, said) = shell.say(&format!("{own} --namespace inside get pods")).await?;
+    ensure!(code == 1 && said.contains("cannot list resource \"pods\""), "{said}");
+    // Nobody else's certificate will do.
+    let (code, said) =
+        shell.say(&own.replace("--certificate-authority=ca.crt", "get --raw /healthz")).await?;
+    ensure!(code == 1 && said.contains("certificate"), "{said}");
     ground.stop().await;
     Ok(())
 }
