@@ -1,5 +1,6 @@
 //! The objects that a cluster has from the start.
 
+use crate::Config;
 use crate::app::App;
 use crate::{decode, defaults, strategy};
 use serde_json::{Value, json};
@@ -26,8 +27,13 @@ pub fn run(app: &App) {
         ("system:basic-user", "system:basic-user", "system:authenticated"),
         ("system:public-info-viewer", "system:public-info-viewer", "system:unauthenticated"),
     ] {
-        let binding =
-            json!({"metadata": {"name": name}, "roleRef": reference(role), "subjects": group(subject)});
+        let mut subjects = group(subject);
+        if name == "system:public-info-viewer"
+            && let (Value::Array(all), Value::Array(more)) = (&mut subjects, group("system:authenticated"))
+        {
+            all.extend(more);
+        }
+        let binding = json!({"metadata": {"name": name}, "roleRef": reference(role), "subjects": subjects});
         create(app, rbac, "v1", "clusterrolebindings", "", binding);
     }
     for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)]
@@ -44,8 +50,7 @@ pub fn own_service(app: &App) {
     let address = app.config.address;
     let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
     let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-    let (base, _) = app.config.service_range;
-    let first = Ipv4Addr::from(u32::from(base).wrapping_add(1)).to_string();
+    let first = service_address(&app.config).to_string();
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({"metadata": {"name": "kubernetes", "labels": labels}, "spec": {"clusterIP": first,
         "type": "ClusterIP", "ports": [{"name": "https", "port": 443, "targetPort": address.port()}]}});
@@ -61,6 +66,11 @@ pub fn own_service(app: &App) {
         "addressType": family, "ports": port,
         "endpoints": [{"addresses": [ip.to_string()], "conditions": {"ready": true}}]});
     replace(app, "discovery.k8s.io", "endpointslices", slice);
+}
+
+/// The address of the API's own Service: the first of the range.
+pub fn service_address(config: &Config) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(config.service_range.0).wrapping_add(1))
 }
 
 /// Key of the API's own Service and what belongs to it.

@@ -74,15 +74,29 @@ pub fn allowed(app: &App, user: &User, action: &Action) -> bool {
     if user.groups.iter().any(|g| g == "system:masters") {
         return true;
     }
+    let namespace = if action.resource.is_empty() { "" } else { action.namespace.as_str() };
+    each_rule(app, user, namespace, |rule| permits(rule, action))
+}
+
+/// The rules that a user has in a namespace, those of all namespaces and of paths included.
+pub fn rules(app: &App, user: &User, namespace: &str) -> Vec<Value> {
+    let mut out = Vec::new();
+    each_rule(app, user, namespace, |rule| {
+        out.push(rule.clone());
+        false
+    });
+    out
+}
+
+/// Looks at the rules that a user has in a namespace until one is what is looked for; whether one was.
+fn each_rule(app: &App, user: &User, namespace: &str, mut wanted: impl FnMut(&Value) -> bool) -> bool {
     let store = app.store();
     let cluster = format!("clusterrolebindings.{GROUP}");
     let local = format!("rolebindings.{GROUP}");
-    let prefix = format!("{}/", action.namespace);
-    let bindings = store.range(&cluster, "", "").chain(
-        store
-            .range(&local, &prefix, "")
-            .filter(|_| !action.namespace.is_empty() && !action.resource.is_empty()),
-    );
+    let prefix = format!("{namespace}/");
+    let bindings = store
+        .range(&cluster, "", "")
+        .chain(store.range(&local, &prefix, "").filter(|_| !namespace.is_empty()));
     for binding in bindings {
         if !binds(&binding.value, user) {
             continue;
@@ -96,8 +110,7 @@ pub fn allowed(app: &App, user: &User, action: &Action) -> bool {
             store.get(&format!("roles.{GROUP}"), &format!("{namespace}/{name}"))
         };
         let Some(role) = role else { continue };
-        let own = role.value["rules"].as_array().into_iter().flatten();
-        if own.clone().any(|rule| permits(rule, action)) {
+        if role.value["rules"].as_array().into_iter().flatten().any(&mut wanted) {
             return true;
         }
         // Aggregated roles collect the rules of the roles that their selectors find.
@@ -106,7 +119,7 @@ pub fn allowed(app: &App, user: &User, action: &Action) -> bool {
             let selector = crate::selector::Labels::from_object(selector);
             let table = format!("clusterroles.{GROUP}");
             for other in store.range(&table, "", "").filter(|r| selector.matches(&r.value)) {
-                if other.value["rules"].as_array().into_iter().flatten().any(|rule| permits(rule, action)) {
+                if other.value["rules"].as_array().into_iter().flatten().any(&mut wanted) {
                     return true;
                 }
             }

@@ -46,7 +46,7 @@ pub fn answer(call: &mut Call<'_>) -> Result<Value, Refusal> {
             let groups = spec["groups"].as_array().into_iter().flatten().map(text).collect();
             access(call, &User { name: text(&spec["user"]), groups }, &spec)
         }
-        "selfsubjectrulesreviews" => rules(call),
+        "selfsubjectrulesreviews" => rules(call, &text(&spec["namespace"])),
         "tokenreviews" => {
             let token = text(&spec["token"]);
             match call.app.user_of(&token) {
@@ -79,14 +79,26 @@ fn access(call: &Call<'_>, user: &User, spec: &Value) -> Value {
     json!({"allowed": rbac::allowed(call.app, user, &action)})
 }
 
-fn rules(call: &Call<'_>) -> Value {
-    let admin = call.user.groups.iter().any(|g| g == "system:masters");
-    let everything = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
-    let paths = json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]);
-    if admin {
-        json!({"resourceRules": everything, "nonResourceRules": paths, "incomplete": false})
-    } else {
-        json!({"resourceRules": [], "nonResourceRules": [], "incomplete": true,
-            "evaluationError": "rules are evaluated per request; ask with a SelfSubjectAccessReview"})
+/// Everything that the user may do in a namespace.
+fn rules(call: &Call<'_>, namespace: &str) -> Value {
+    let mut on_resources = Vec::new();
+    let mut on_paths = Vec::new();
+    let list = |rule: &Value, key: &str| -> Vec<Value> { rule[key].as_array().cloned().unwrap_or_default() };
+    for rule in rbac::rules(call.app, call.user, namespace) {
+        let verbs = list(&rule, "verbs");
+        if !list(&rule, "resources").is_empty() {
+            let mut out = json!({"verbs": verbs, "apiGroups": list(&rule, "apiGroups"),
+                "resources": list(&rule, "resources")});
+            let names = list(&rule, "resourceNames");
+            if !names.is_empty() {
+                out["resourceNames"] = names.into();
+            }
+            on_resources.push(out);
+        }
+        let paths = list(&rule, "nonResourceURLs");
+        if !paths.is_empty() {
+            on_paths.push(json!({"verbs": verbs, "nonResourceURLs": paths}));
+        }
     }
+    json!({"resourceRules": on_resources, "nonResourceRules": on_paths, "incomplete": false})
 }

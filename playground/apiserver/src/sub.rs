@@ -30,7 +30,7 @@ fn paths(call: &Call<'_>) -> Paths {
 }
 
 /// A label selector as text.
-fn selector_text(selector: &Value) -> String {
+pub fn selector_text(selector: &Value) -> String {
     let pairs = selector["matchLabels"].as_object().into_iter().flatten();
     let mut parts: Vec<String> =
         pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
@@ -194,7 +194,8 @@ pub fn evict(call: &mut Call<'_>) -> Result<Value, Refusal> {
     let live = call.live()?;
     check_budgets(call, &live)?;
     let resource = call.target.resource.clone();
-    if !call.dry_run() && live.value["metadata"]["deletionTimestamp"].is_null() {
+    let options = Options::from_value(&eviction["deleteOptions"]);
+    if !call.dry_run() && !options.dry_run() && live.value["metadata"]["deletionTimestamp"].is_null() {
         let mut new = live.value.clone();
         set_condition(
             &mut new,
@@ -205,7 +206,6 @@ pub fn evict(call: &mut Call<'_>) -> Result<Value, Refusal> {
         // When somebody else wrote in between, the deletion still goes ahead.
         let _ = call.app.store_mut().update(&resource.table(), &call.target.key(), live.revision, new);
     }
-    let options = Options::from_value(&eviction["deleteOptions"]);
     delete::delete(call, &options)?;
     Ok(status::done())
 }

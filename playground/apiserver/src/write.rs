@@ -9,7 +9,9 @@ use crate::schema::Type;
 use crate::schema::catalogue::Resource;
 use crate::status::{About, Cause, Refusal};
 use crate::store::{self, Object};
-use crate::{admission, body, convert, crd, defaults, escalation, patch, protobuf, strategy, validate};
+use crate::{
+    admission, body, convert, crd, defaults, escalation, last_applied, patch, protobuf, strategy, validate,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -357,7 +359,7 @@ impl<'a> Call<'a> {
         }
         strategy::before_update(resource, &self.target.subresource, &mut new, old);
         let mut new = decode::canonical(new, &ty).map_err(|e| Refusal::bad_request(e.to_string()))?;
-        strategy::generation(resource, &mut new, old);
+        strategy::generation(resource, &self.target.subresource, &mut new, old);
         let causes = validate::update(resource, &self.target.subresource, &new, old);
         if !causes.is_empty() {
             return Err(Refusal::invalid(&resource.group, &resource.kind, &self.target.name, causes));
@@ -472,8 +474,9 @@ impl<'a> Call<'a> {
         self.retry(|call, live, shown| {
             let patched = apply_patch(kind, shown, &parsed.value, &resource.ty)?;
             let mut unknown = Vec::new();
+            let shape = patched.clone();
             let mut new = decode::decode(patched, &resource.ty, &mut unknown)
-                .map_err(|error| Refusal::bad_request(error.to_string()))?;
+                .map_err(|error| patch::misfit(kind, &parsed.value, &shape, &error))?;
             call.report_fields(&unknown, &parsed.duplicates, "")?;
             call.check_name_of(&mut new)?;
             call.check_namespace_of(&mut new)?;
@@ -535,10 +538,10 @@ impl<'a> Call<'a> {
     fn applied(&mut self, live: &Value, config: &Value, force: bool) -> Result<Value, Refusal> {
         let resource = self.target.resource.clone();
         let reset = strategy::reset(&resource, &self.target.subresource);
-        let new = self.with_write(&reset, |write| managed::apply(live, config, force, write));
+        let new = self.with_write(&reset, |write| last_applied::apply(live, config, force, write));
         let new = new.map_err(|error| match error {
             managed::Error::Untyped { .. } => Refusal::internal(error.to_string()),
-            managed::Error::Conflict { message, causes } => Refusal::apply_conflict(message, causes),
+            managed::Error::Conflict { message, causes, .. } => Refusal::apply_conflict(message, causes),
         })?;
         let mut unknown = Vec::new();
         let mut new = decode::decode(new, &resource.ty, &mut unknown).map_err(|error| {

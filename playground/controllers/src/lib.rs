@@ -26,6 +26,7 @@ pub mod provisioner;
 pub mod quantity;
 pub mod queue;
 mod replicaset;
+mod root_ca;
 mod run;
 mod scheduler;
 mod settings;

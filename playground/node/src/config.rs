@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::images::ImageMap;
+use crate::sessions::Sessions;
 use crate::usage::Usage;
 
 /// The configuration of a node. [`Config::new`] gives defaults for everything but its folder and images.
@@ -38,6 +39,8 @@ pub struct Config {
     pub ingress_class: Option<String>,
     /// Where the node measures what pods use.
     pub usage: Usage,
+    /// Through which programs are run in its containers.
+    pub sessions: Sessions,
 }
 
 impl Config {
@@ -55,6 +58,7 @@ impl Config {
             taints: Vec::new(),
             ingress_class: None,
             usage: Usage::default(),
+            sessions: Sessions::default(),
         }
     }
 }

@@ -100,7 +100,8 @@ fn object_type(schema: &Value) -> Type {
     out.fields.remove("apiVersion");
     out.fields.remove("kind");
     let metadata = TABLE.get("meta.v1.ObjectMeta").cloned().unwrap_or_else(|| Arc::new(Type::Any));
-    let field = Field { ty: metadata, empty: Empty::Always, default: None, allowed: Vec::new() };
+    let field =
+        Field { ty: metadata, empty: Empty::Always, default: None, allowed: Vec::new(), required: false };
     out.fields.insert("metadata".into(), field);
     Type::Struct(out)
 }
@@ -154,6 +155,7 @@ fn object(schema: &Value, preserve: bool, depth: usize) -> Type {
             empty: Empty::AsSent,
             default: property.get("default").cloned(),
             allowed: Vec::new(),
+            required: false,
         };
         fields.insert(name.clone(), field);
     }

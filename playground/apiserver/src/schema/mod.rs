@@ -113,6 +113,8 @@ pub struct Field {
     pub default: Option<Value>,
     /// Allowed values of a string.
     pub allowed: Vec<String>,
+    /// Whether the field has to be there.
+    pub required: bool,
 }
 
 /// What becomes of an empty value when an object is written.
