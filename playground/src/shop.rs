@@ -12,7 +12,7 @@ pub const NAMESPACE: &str = "dhakacart-dev";
 /// The Deployment.
 pub const DEPLOYMENT: &str = "dhakacart-backend";
 /// Label selector of the Deployment's pods.
-pub const SELECTOR: &str = "app=dhakacart-backend";
+pub const SELECTOR: &str = "app=backend";
 /// The Service in front of them.
 pub const SERVICE: &str = "dhakacart-backend-service";
 /// The image without its tag.
@@ -159,8 +159,8 @@ mod tests {
         assert!(kustomization.contains(IMAGE));
         assert!(with_version(&kustomization, "v9.9.9").is_ok() && with_fault(&kustomization, 1).is_ok());
         assert!(next_version(version(&kustomization).unwrap()).is_some());
-        assert!(read("environments/base/deployment.yaml").contains(&format!("name: {DEPLOYMENT}")));
-        assert!(read("environments/base/service.yaml").contains(&format!("name: {SERVICE}")));
+        assert!(read("environments/base/backend/deployment.yaml").contains(&format!("name: {DEPLOYMENT}")));
+        assert!(read("environments/base/backend/service.yaml").contains(&format!("name: {SERVICE}")));
         assert!(read(ENVIRONMENT).contains(&format!("name: {NAME}")));
     }
 }
