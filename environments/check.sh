@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Renders every environment and holds it to the policies, as Holdfast does before it deploys. HOLDFAST is the program
+# to use; without it, it is built.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ -z ${HOLDFAST:-} ]]; then
+  cargo build --locked -p agent --bin holdfast
+  HOLDFAST=${CARGO_TARGET_DIR:-target}/debug/holdfast
+fi
+# All that a fleet's object names, and the fleet itself: a new environment is checked without being listed here.
+mapfile -t paths < <(sed -n 's/^    path: \(environments\/.*\)$/\1/p' environments/fleet/*.yaml | sort -u)
+((${#paths[@]} >= 5)) || { echo "check.sh: found only ${#paths[@]} environments in environments/fleet" >&2; exit 1; }
+"$HOLDFAST" check "${paths[@]}" environments/fleet --policies policies
