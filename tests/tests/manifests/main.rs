@@ -8,12 +8,13 @@ mod architecture;
 mod pods;
 mod references;
 mod room;
+mod secrets;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use agent::source::DirTree;
+use engine::kustomize::MapTree;
 use engine::object::{Bundle, yaml};
 use serde_json::Value;
 
@@ -69,23 +70,42 @@ fn fleet() -> BTreeMap<String, Value> {
     fleet
 }
 
-/// What a folder below `environments/` renders to.
+/// The files below a folder, by their paths from `environments/` on.
+fn add_files(folder: &Path, path: &str, tree: &mut MapTree) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let path = if path.is_empty() { name } else { format!("{path}/{name}") };
+        if entry.file_type().unwrap().is_dir() {
+            add_files(&entry.path(), &path, tree);
+        } else {
+            let content = std::fs::read_to_string(entry.path()).unwrap();
+            let content =
+                if secrets::is_encrypted(&path) { secrets::without_values(&content) } else { content };
+            *tree = std::mem::take(tree).with(&path, content);
+        }
+    }
+}
+
+/// What a folder below `environments/` renders to, with nobody's keys.
 fn render(path: &str) -> Rendered {
-    let tree = DirTree::scan(&repository().join("environments"), None).unwrap();
+    let mut tree = MapTree::new();
+    add_files(&repository().join("environments"), "", &mut tree);
     let rendered = engine::kustomize::render(&tree, path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let bundle = Bundle::new(rendered.objects).unwrap();
     let objects = bundle.objects().iter().map(|object| object.value().clone()).collect();
     Rendered { path: path.to_owned(), objects }
 }
 
-/// Every environment that the fleet deploys.
+/// Every environment that the fleet deploys, and the one that it can deploy instead of dev.
 fn environments() -> Vec<Rendered> {
-    let paths: BTreeSet<String> = fleet()
+    let mut paths: BTreeSet<String> = fleet()
         .values()
         .map(|environment| environment["spec"]["source"]["path"].as_str().unwrap())
         .map(|path| path.strip_prefix("environments/").unwrap().to_owned())
         .collect();
     assert!(paths.len() >= 5, "{paths:?}");
+    paths.insert("dev-administrators".to_owned());
     paths.iter().map(|path| render(path)).collect()
 }
 
@@ -94,9 +114,4 @@ fn named(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &object["metadata"];
     format!("{} {}/{}", text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
-}
-
-/// Whether a Secret is in Git only as SOPS encrypted it.
-fn encrypted(object: &Value) -> bool {
-    object["kind"] == "Secret" && object["sops"].is_object()
 }

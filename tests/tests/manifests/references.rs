@@ -84,15 +84,15 @@ fn services_and_budgets_and_autoscalers_have_pods() {
 fn pods_find_what_they_mount_and_who_they_are() {
     for environment in environments() {
         let secrets = secrets(&environment);
-        let database_by_hand = environment.path == "staging";
         for workload in environment.workloads() {
             let who = format!("{}: {}", environment.path, named(workload));
             let pod = &workload["spec"]["template"]["spec"];
             environment.get("ServiceAccount", text(&pod["serviceAccountName"]));
             let secret = |name: &Value, optional: &Value| {
-                let there =
-                    secrets.contains(text(name)) || (database_by_hand && name == "dhakacart-database");
-                assert!(there || optional == true, "{who}: nobody makes the Secret {name}");
+                assert!(
+                    secrets.contains(text(name)) || optional == true,
+                    "{who}: nobody makes the Secret {name}"
+                );
             };
             let mut volumes = BTreeSet::new();
             for volume in list(&pod["volumes"]) {

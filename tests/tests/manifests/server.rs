@@ -11,23 +11,30 @@ use kube::discovery::{Discovery, Scope};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-use crate::{encrypted, environments, named, render, repository};
+use crate::{environments, fleet, named, render, repository};
 
 /// A server that knows the custom resources, and what it serves.
 struct World {
     // Dropping it ends the server.
-    _server: apiserver::Server,
+    server: apiserver::Server,
     client: Client,
     discovery: Discovery,
+}
+
+/// A client with all rights, or with those of a ServiceAccount of the agent's namespace.
+async fn client(server: &apiserver::Server, account: Option<&str>) -> Client {
+    let kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig()).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.auth_info.impersonate =
+        account.map(|account| format!("system:serviceaccount:holdfast-system:{account}"));
+    Client::try_from(config).unwrap()
 }
 
 impl World {
     async fn new() -> Self {
         agent::tls::install();
         let server = apiserver::Server::start(apiserver::Config::default()).await.unwrap();
-        let kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig()).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        let client = Client::try_from(config).unwrap();
+        let client = client(&server, None).await;
         let text = std::fs::read_to_string(repository().join("tests/crds/definitions.json")).unwrap();
         let mut definitions: Vec<CustomResourceDefinition> = serde_json::from_str(&text).unwrap();
         definitions.push(agent::api::crd());
@@ -45,21 +52,21 @@ impl World {
                 .unwrap();
         }
         let discovery = Discovery::new(client.clone()).run().await.unwrap();
-        Self { _server: server, client, discovery }
+        Self { server, client, discovery }
     }
 
     /// Makes a namespace for good: what is in it can then be tried.
     async fn namespace(&self, name: &str) {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        self.apply(&object, false).await.unwrap();
+        self.apply(&self.client, &object, false).await.unwrap();
     }
 
     /// Tries an object, and says why the server does not want it.
     async fn try_out(&self, object: &Value) -> Result<(), String> {
-        self.apply(object, true).await
+        self.apply(&self.client, object, true).await
     }
 
-    async fn apply(&self, object: &Value, dry_run: bool) -> Result<(), String> {
+    async fn apply(&self, client: &Client, object: &Value, dry_run: bool) -> Result<(), String> {
         let (api_version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let gvk = GroupVersionKind::gvk(group, version, kind);
@@ -69,9 +76,9 @@ impl World {
         let namespace = object["metadata"]["namespace"].as_str();
         let api: Api<DynamicObject> = match (capabilities.scope, namespace) {
             (Scope::Namespaced, Some(namespace)) => {
-                Api::namespaced_with(self.client.clone(), namespace, &resource)
+                Api::namespaced_with(client.clone(), namespace, &resource)
             }
-            (Scope::Cluster, None) => Api::all_with(self.client.clone(), &resource),
+            (Scope::Cluster, None) => Api::all_with(client.clone(), &resource),
             (Scope::Namespaced, None) => return Err("it has no namespace".to_owned()),
             (Scope::Cluster, Some(_)) => return Err("it is in a namespace, which its kind is not".to_owned()),
         };
@@ -103,11 +110,6 @@ async fn the_server_takes_every_object() {
     for environment in &all {
         for object in &environment.objects {
             let mut object = object.clone();
-            if encrypted(&object) {
-                // What decryption takes away before anybody applies it.
-                object.as_object_mut().unwrap().remove("sops");
-                object["data"] = json!({});
-            }
             if let Err(why) = world.try_out(&object).await {
                 problems.push(format!("{}: {}: {why}", environment.path, named(&object)));
             }
@@ -123,4 +125,42 @@ async fn the_server_takes_every_object() {
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert!(kinds.len() > 30, "{kinds:?}");
+}
+
+#[tokio::test]
+async fn each_account_may_do_what_its_environment_needs_and_no_more() {
+    let world = World::new().await;
+    for namespace in ["holdfast-system", "ingress-nginx"] {
+        world.namespace(namespace).await;
+    }
+    for object in render("fleet").objects.iter().filter(|object| object["kind"] != "Environment") {
+        world
+            .apply(&world.client, object, false)
+            .await
+            .unwrap_or_else(|why| panic!("{}: {why}", named(object)));
+    }
+    let fleet = fleet();
+    let mut accounts = BTreeSet::new();
+    for (name, environment) in &fleet {
+        let Some(account) = environment["spec"]["serviceAccountName"].as_str() else { continue };
+        accounts.insert(account);
+        let client = client(&world.server, Some(account)).await;
+        for (other, wanted) in &fleet {
+            let path = wanted["spec"]["source"]["path"].as_str().unwrap();
+            let rendered = render(path.strip_prefix("environments/").unwrap());
+            if other == "dev" {
+                // Its namespace comes with it, and it has no account.
+                continue;
+            }
+            for object in &rendered.objects {
+                match (name == other, world.apply(&client, object, true).await) {
+                    (true, Err(why)) => panic!("{account} may not write {}: {why}", named(object)),
+                    (false, Ok(())) => panic!("{account} may write {}, which is of {other}", named(object)),
+                    (true, Ok(())) => {}
+                    (false, Err(why)) => assert!(why.to_lowercase().contains("forbidden"), "{why}"),
+                }
+            }
+        }
+    }
+    assert_eq!(accounts.len(), 4, "{accounts:?}");
 }
