@@ -13,15 +13,26 @@ fn assert_all(rendered: &Rendered, kind: &str, name: &str, expected: &[(&str, Va
 }
 
 /// The Deployments with requests, limits, port, smallest and largest number of pods, and the autoscaler's targets.
-const ROLES: [Role; 1] = [Role {
-    name: "backend",
-    requests: ["100m", "128Mi"],
-    limits: ["500m", "512Mi"],
-    port: 5000,
-    service_port: 5000,
-    pods: [3, 10],
-    targets: [70, 80],
-}];
+const ROLES: [Role; 2] = [
+    Role {
+        name: "backend",
+        requests: ["100m", "128Mi"],
+        limits: ["500m", "512Mi"],
+        port: 5000,
+        service_port: 5000,
+        pods: [3, 10],
+        targets: [70, 80],
+    },
+    Role {
+        name: "frontend",
+        requests: ["50m", "64Mi"],
+        limits: ["250m", "256Mi"],
+        port: 8080,
+        service_port: 80,
+        pods: [3, 8],
+        targets: [75, 85],
+    },
+];
 
 struct Role {
     name: &'static str,
@@ -162,7 +173,7 @@ fn the_ingress_sends_each_path_to_its_role() {
             .collect();
         assert_eq!(
             rules,
-            [("/api", "dhakacart-backend-service", 5000), ("/", "dhakacart-backend-service", 5000)]
+            [("/api", "dhakacart-backend-service", 5000), ("/", "dhakacart-frontend-service", 80)]
         );
     }
     let prod = render("prod");

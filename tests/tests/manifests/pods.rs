@@ -93,7 +93,7 @@ fn every_pod_is_restricted() {
             }
         }
     }
-    assert!(seen >= 7, "only {seen} workloads");
+    assert!(seen >= 12, "only {seen} workloads");
 }
 
 #[test]

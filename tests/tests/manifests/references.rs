@@ -354,3 +354,27 @@ fn environments_wait_for_each_other_in_order() {
         }
     }
 }
+
+#[test]
+fn the_frontend_finds_the_backend() {
+    for environment in environments().iter().filter(|environment| environment.of_kind("Ingress").count() == 1)
+    {
+        let config = environment
+            .of_kind("ConfigMap")
+            .find(|map| text(&map["metadata"]["name"]).starts_with("dhakacart-frontend-"))
+            .unwrap();
+        let backend = environment.get("Service", "dhakacart-backend-service");
+        let url =
+            format!("http://{}:{}", text(&backend["metadata"]["name"]), backend["spec"]["ports"][0]["port"]);
+        assert_eq!(config["data"]["API_URL"], url, "{}", environment.path);
+        // Through its own NetworkPolicy and the backend's.
+        let policy = environment.get("NetworkPolicy", "dhakacart-frontend");
+        let out = &policy["spec"]["egress"][0];
+        assert_eq!(out["to"][0]["podSelector"]["matchLabels"], backend["spec"]["selector"]);
+        let policy = environment.get("NetworkPolicy", "dhakacart-backend");
+        let comes_in = list(&policy["spec"]["ingress"]).flat_map(|rule| list(&rule["from"])).any(|from| {
+            from["podSelector"]["matchLabels"]["app"] == "frontend" && from["namespaceSelector"].is_null()
+        });
+        assert!(comes_in, "{}", environment.path);
+    }
+}
