@@ -7,6 +7,9 @@ FILE   CustomResourceDefinitions as their projects publish them: of AWS Controll
        (config/crd/bases of its *-controller repositories, and config/crd/common/bases), External Secrets
        (config/crds/bases) and cert-manager (deploy/crds).
 
+The definitions here are of the controllers ec2 1.20.0, rds 1.11.1, kms 1.4.1, secretsmanager 1.4.1, cloudwatch 1.8.1 and
+iam 1.8.1, External Secrets' chart 2.9.0 and cert-manager 1.21.
+
 What can be wrong in a manifest stays: names of fields, types, what is required, enumerations, limits, rules. Left out are
 descriptions, the status, versions that are not stored, and the branches of a schema that we do not use and that would be
 most of the file (PRUNED): a manifest that uses one of them is refused, and this list is then what to change.

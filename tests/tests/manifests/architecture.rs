@@ -333,5 +333,8 @@ fn releases_are_held_to_the_targets() {
     }
     assert_eq!(fleet["prod"]["spec"]["rollout"]["windows"].as_array().unwrap().len(), 1);
     assert_eq!(fleet["prod"]["spec"]["rollout"]["approval"]["required"], true);
+    for (name, environment) in &fleet {
+        assert!(environment["spec"]["notify"][0]["slack"].is_object(), "nobody is told of {name}");
+    }
     assert_eq!(environments().len(), fleet.len() + 1, "each environment has a folder of its own");
 }
