@@ -4,6 +4,7 @@
     check.py tests RULES TESTS          fails unless every alert of RULES is expected to fire by a test of TESTS
     check.py without-discovery FILE     prints Prometheus' configuration with fixed targets for discovered ones
     check.py dashboards FOLDER          prints the dashboards' expressions as a file of rules
+    check.py gates FLEET                prints the PromQL of the fleet's gates as a file of rules
     check.py metrics FOLDER RULES ROOT  fails unless every metric of the shop and of Holdfast that a dashboard or a
                                         rule names is written by the program under ROOT
 """
@@ -69,6 +70,16 @@ def dashboards(folder):
     print(json.dumps({"groups": [{"name": "dashboards", "rules": rules}]}))
 
 
+def gates(folder):
+    found = []
+    for path in sorted(pathlib.Path(folder).glob("*.yaml")):
+        found += re.findall(r"^ +promql: '(.*)'$", path.read_text(), re.M)
+    if len(found) < 4:
+        fail(f"{folder}: only {len(found)} gates ask Prometheus")
+    rules = [{"record": f"gate:{number}", "expr": expr} for number, expr in enumerate(found)]
+    print(json.dumps({"groups": [{"name": "gates", "rules": rules}]}))
+
+
 def metrics(folder, rules, root):
     root = pathlib.Path(root)
     # Wherever in its program the module is, as one file or a folder.
@@ -101,7 +112,7 @@ def metrics(folder, rules, root):
     print(f"{checked} uses of the programs' metrics and recorded ones, each of them known")
 
 
-COMMANDS = {"tests": tests, "without-discovery": without_discovery, "dashboards": dashboards, "metrics": metrics}
+COMMANDS = {"tests": tests, "without-discovery": without_discovery, "dashboards": dashboards, "gates": gates, "metrics": metrics}
 if len(sys.argv) < 3 or sys.argv[1] not in COMMANDS:
     sys.exit(__doc__)
 COMMANDS[sys.argv[1]](*sys.argv[2:])
