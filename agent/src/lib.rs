@@ -1,5 +1,6 @@
 //! The reconciler daemon and command line: every input and output of Holdfast.
 
+pub mod age;
 pub mod api;
 pub mod cli;
 pub mod cluster;

@@ -2,7 +2,8 @@
 //!
 //! Nothing in this crate reads a clock, a file, a socket or a source of randomness: what a decision
 //! needs is passed in, and what it causes is returned as data. The modules follow the way of the data:
-//! [`object`] → kustomize → policy → plan → health → gate → rollout → audit → message. A module imports
+//! [`object`] → sops → kustomize → substitute → policy → plan → health → gate → [`schedule`] → rollout → audit →
+//! message. A module imports
 //! from those before it, never back.
 
 pub mod audit;
@@ -14,3 +15,6 @@ pub mod object;
 pub mod plan;
 pub mod policy;
 pub mod rollout;
+pub mod schedule;
+pub mod sops;
+pub mod substitute;

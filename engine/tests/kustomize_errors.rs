@@ -8,7 +8,7 @@
     reason = "tests may"
 )]
 
-use engine::kustomize::{MapTree, RenderError, render, render_or_reads};
+use engine::kustomize::{MapTree, Options, RenderError, render, render_as};
 
 const CONFIG_MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: v}\n";
 
@@ -298,7 +298,7 @@ fn what_was_read_tells_whether_a_new_tree_renders_the_same() {
     assert!(!same(&tree.clone().without("dev/a.yaml").with_symlink("dev/a.yaml", "plain/b.yaml")));
     assert!(rendered.reads.files().any(|(path, id)| path == "dev/f.txt" && id.is_some()));
     let broken = tree.clone().with("dev/a.yaml", "a: [");
-    let reads = render_or_reads(&broken, "dev").expect_err("it does not parse").reads;
+    let reads = render_as(Options::default(), &broken, "dev").expect_err("it does not parse").reads;
     assert!(reads.unchanged(&broken) && !reads.unchanged(&tree));
 }
 

@@ -47,12 +47,22 @@ fn refused(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Error {
     move |source| Error::Refused { what, source: Box::new(source) }
 }
 
+/// Makes the custom resource known to the cluster, and the namespace that Environments are in.
+///
+/// # Errors
+///
+/// When the API server refuses them or is too slow.
+pub async fn install(client: &Client) -> Result<(), Error> {
+    define(client).await?;
+    namespace(client, NAMESPACE).await
+}
+
 /// Makes the custom resource known to the cluster and waits until it is served.
 ///
 /// # Errors
 ///
 /// When the API server refuses it or is too slow.
-pub async fn install(client: &Client) -> Result<(), Error> {
+pub async fn define(client: &Client) -> Result<(), Error> {
     let crd = api::crd();
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let name = crd.metadata.name.clone().unwrap_or_default();
@@ -71,7 +81,7 @@ pub async fn install(client: &Client) -> Result<(), Error> {
         }
     })
     .await?;
-    namespace(client, NAMESPACE).await
+    Ok(())
 }
 
 /// Makes a namespace, unless it is there.

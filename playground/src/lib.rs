@@ -2,13 +2,14 @@
 //!
 //! The modules follow the course of a run: [`state`] (the folder `.playground`) → [`programs`] →
 //! [`cluster`] → [`repository`] → [`slack`] → [`agent_process`] → [`session`] (all of it, up) → [`traffic`]
-//! → [`tour`]. What is printed goes through [`print`]; waiting for the cluster is in [`watch`]. The
+//! → [`tour`]. [`join`] takes the place of [`cluster`] where there is one already. What is printed goes through [`print`]; waiting for the cluster is in [`watch`]. The
 //! end-to-end tests use the same modules.
 
 pub mod agent_process;
 pub mod cluster;
 pub mod environment;
 pub mod http_client;
+pub mod join;
 pub mod network;
 pub mod pod_logs;
 pub mod pod_metrics;

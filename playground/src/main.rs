@@ -1,15 +1,17 @@
 //! `playground`: the whole loop in one command.
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use playground::join::{CLASS, Joined, LABEL, VALUE};
 use playground::print::{Printer, grouped, seconds};
 use playground::session::{Ground, Session};
 use playground::signals::Signals;
-use playground::{agent_process, state, tour};
+use playground::{agent_process, programs, state, tour};
 
 /// Holdfast on this machine: an embedded Kubernetes, a Git repository, the agent, and a tour of what it does.
 #[derive(Debug, Parser)]
@@ -26,6 +28,12 @@ struct Cli {
 enum Command {
     /// Start the cluster alone, print its kubeconfig, stay up until Ctrl-C
     Serve,
+    /// Join a cluster that is there already with a node that runs pods as local processes, until Ctrl-C
+    Join {
+        /// Kubeconfig file whose current context is the cluster
+        #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+        kubeconfig: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,11 +67,12 @@ async fn run(cli: Cli, printer: Arc<Printer>) -> anyhow::Result<u8> {
     let checkout = state::checkout(&here)?;
     match cli.command {
         Some(Command::Serve) => serve(&mut signals, &printer, &checkout).await,
+        Some(Command::Join { kubeconfig }) => join(&mut signals, &printer, &checkout, &kubeconfig).await,
         None => show(cli.once, &mut signals, &printer, &checkout).await,
     }
 }
 
-async fn serve(signals: &mut Signals, printer: &Printer, checkout: &std::path::Path) -> anyhow::Result<u8> {
+async fn serve(signals: &mut Signals, printer: &Printer, checkout: &Path) -> anyhow::Result<u8> {
     printer.title("Holdfast playground: the cluster alone");
     let ground = tokio::select! {
         ground = Ground::start(printer, checkout) => ground?,
@@ -76,11 +85,34 @@ async fn serve(signals: &mut Signals, printer: &Printer, checkout: &std::path::P
     Ok(0)
 }
 
+async fn join(
+    signals: &mut Signals,
+    printer: &Printer,
+    checkout: &Path,
+    kubeconfig: &Path,
+) -> anyhow::Result<u8> {
+    printer.title("Holdfast playground: a node for your cluster");
+    let state = state::State::claim(&checkout.join(".playground"))?;
+    let programs =
+        tokio::task::spawn_blocking(|| programs::ensure(programs::Selection::Playground)).await??;
+    let joined = tokio::select! {
+        joined = Joined::start(kubeconfig, state.root(), &programs) => joined?,
+        code = signals.received() => return Ok(code),
+    };
+    printer.note(format!("node {CLASS}; pods come here that select and tolerate {LABEL}={VALUE}"));
+    printer
+        .note(format!("volumes: StorageClass {CLASS}; Ingresses of class {CLASS}: {}", joined.ingress_url()));
+    printer.note("it stays up until Ctrl-C");
+    signals.received().await;
+    joined.leave().await?;
+    Ok(0)
+}
+
 async fn show(
     once: bool,
     signals: &mut Signals,
     printer: &Arc<Printer>,
-    checkout: &std::path::Path,
+    checkout: &Path,
 ) -> anyhow::Result<u8> {
     printer.title("Holdfast playground");
     let session = tokio::select! {

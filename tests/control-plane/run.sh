@@ -76,6 +76,7 @@ fi
 # Keys and tokens are here, and etcd's socket, which asks nobody for a password.
 mkdir -p "$data"
 chmod 700 "$data"
+caller=$PWD
 cd "$data"
 data=$PWD
 umask 077
@@ -204,7 +205,7 @@ say "Kubernetes $(curl -K curlrc "$server/version" | sed -n 's/.*"gitVersion": "
 
 if (($# > 0)); then
   code=0
-  KUBECONFIG=$data/kubeconfig "$@" || code=$?
+  (cd "$caller" && KUBECONFIG=$data/kubeconfig "$@") || code=$?
   exit "$code"
 fi
 printf '%s\n' "$data/kubeconfig"

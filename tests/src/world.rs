@@ -1,16 +1,18 @@
 //! A world of its own for each scenario.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use agent::api::{Environment, annotation};
 use anyhow::Context;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use playground::agent_process::{self, AgentProcess, SlackTarget};
 use playground::cluster::Cluster;
+use playground::join;
 use playground::programs::{self, Programs, Selection};
 use playground::repository::Repository;
 use playground::slack::Slack;
@@ -20,10 +22,19 @@ use playground::{environment, shop};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Kubectl, Log};
+use crate::{Kubectl, Log, Shared};
 
 /// The limit for what takes well under a second on an idle machine: tests share two cores with each other.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where a world is to be.
+#[derive(Debug, Clone)]
+pub enum Site {
+    /// In an embedded cluster of its own.
+    Own,
+    /// In namespaces of its own of a cluster that it shares.
+    Shared(Arc<Shared>),
+}
 
 /// What differs between worlds.
 #[derive(Debug, Clone, Default)]
@@ -41,10 +52,23 @@ pub struct World {
     pub repository: Repository,
     /// The local Slack.
     pub slack: Slack,
-    /// The embedded cluster.
-    pub cluster: Cluster,
+    /// The cluster, unless it is shared.
+    own: Option<Cluster>,
+    place: Place,
     folder: TempDir,
 }
+
+/// Where in which cluster a world is.
+struct Place {
+    client: Client,
+    kubeconfig: PathBuf,
+    ingress_url: String,
+    /// What its namespaces end with, and the host of its Ingress, in a cluster that it shares with others.
+    id: Option<String>,
+}
+
+/// An overlay for shared clusters: pods, volumes and Ingresses find the playground's node, and nobody else's.
+const OVERLAY: &str = "environments/shared";
 
 impl World {
     /// A world whose repository holds the shop's environments and policies.
@@ -52,10 +76,16 @@ impl World {
     /// # Errors
     ///
     /// When something does not start.
-    pub async fn with_shop() -> anyhow::Result<Self> {
-        Self::start(Options::default(), |folder| {
+    pub async fn with_shop(site: &Site) -> anyhow::Result<Self> {
+        Self::start(site, Options::default(), |folder, place| {
             let checkout = playground::state::checkout(Path::new(env!("CARGO_MANIFEST_DIR")))?;
-            Ok(Repository::seed(&checkout, &folder.join("shop.git"), &folder.join("shop"))?)
+            let repository = Repository::seed(&checkout, &folder.join("shop.git"), &folder.join("shop"))?;
+            if let Some(id) = &place.id {
+                let overlay = overlay(&place.namespace(shop::NAMESPACE), &format!("{id}.test"));
+                repository.write(&format!("{OVERLAY}/kustomization.yaml"), &overlay)?;
+                repository.commit_and_push("Share a cluster")?;
+            }
+            Ok(repository)
         })
         .await
     }
@@ -65,11 +95,12 @@ impl World {
     /// # Errors
     ///
     /// When something does not start.
-    pub async fn with_folders(folders: &[&str], options: Options) -> anyhow::Result<Self> {
-        Self::start(options, |folder| {
+    pub async fn with_folders(site: &Site, folders: &[&str], options: Options) -> anyhow::Result<Self> {
+        Self::start(site, options, |folder, place| {
             let repository = Repository::empty(&folder.join("shop.git"), &folder.join("shop"))?;
             for name in folders {
-                repository.write(&format!("{name}/config.yaml"), &config(name, "1"))?;
+                repository
+                    .write(&format!("{name}/config.yaml"), &config(name, &place.namespace(name), "1"))?;
             }
             repository.commit_and_push("Begin")?;
             Ok(repository)
@@ -78,18 +109,41 @@ impl World {
     }
 
     async fn start(
+        site: &Site,
         options: Options,
-        repository: impl FnOnce(&Path) -> anyhow::Result<Repository>,
+        repository: impl FnOnce(&Path, &Place) -> anyhow::Result<Repository>,
     ) -> anyhow::Result<Self> {
         let programs = built()?;
         let folder = tempfile::tempdir()?;
-        let cluster = Cluster::start(folder.path(), &programs).await?;
-        environment::install(cluster.client()).await?;
-        let repository = repository(folder.path())?;
+        let (own, place) = match site {
+            Site::Own => {
+                let cluster = Cluster::start(folder.path(), &programs).await?;
+                environment::define(cluster.client()).await?;
+                let place = Place {
+                    client: cluster.client().clone(),
+                    kubeconfig: cluster.kubeconfig().to_owned(),
+                    ingress_url: cluster.ingress_url().to_owned(),
+                    id: None,
+                };
+                (Some(cluster), place)
+            }
+            Site::Shared(shared) => {
+                let place = Place {
+                    client: playground::join::client(shared.kubeconfig()).await?,
+                    kubeconfig: shared.kubeconfig().to_owned(),
+                    ingress_url: shared.ingress_url().to_owned(),
+                    id: Some(shared.name()),
+                };
+                (None, place)
+            }
+        };
+        let system = place.namespace(environment::NAMESPACE);
+        environment::namespace(&place.client, &system).await?;
+        let repository = repository(folder.path(), &place)?;
         let slack = Slack::start("xoxb-test").await?;
         let settings = agent_process::Settings {
             program: programs.holdfast,
-            kubeconfig: cluster.kubeconfig().to_owned(),
+            kubeconfig: place.kubeconfig.clone(),
             data_dir: folder.path().join("agent"),
             log: folder.path().join("agent.log"),
             http: agent_process::free_address()?,
@@ -99,16 +153,55 @@ impl World {
                 channel: "#deploys".to_owned(),
             },
             json_log: true,
-            arguments: options.agent,
+            arguments: [
+                vec!["--namespace".into(), system.clone(), "--lease-namespace".into(), system],
+                options.agent,
+            ]
+            .concat(),
         };
-        let mut world = Self { agent: None, stopped: Some(settings), repository, slack, cluster, folder };
+        let mut world = Self { agent: None, stopped: Some(settings), repository, slack, own, place, folder };
         world.start_agent().await?;
         Ok(world)
     }
 
     /// A client with all rights.
     pub fn client(&self) -> &Client {
-        self.cluster.client()
+        &self.place.client
+    }
+
+    /// The name that a namespace has in this world.
+    pub fn namespace(&self, name: &str) -> String {
+        self.place.namespace(name)
+    }
+
+    /// Customers of the shop who ask from now on.
+    ///
+    /// # Errors
+    ///
+    /// When no HTTP client can be made.
+    pub fn traffic(&self) -> anyhow::Result<Traffic> {
+        let settings = traffic::Settings {
+            url: self.place.ingress_url.clone(),
+            paths: shop::PATHS.map(str::to_owned).to_vec(),
+            host: self.place.id.as_ref().map(|id| format!("{id}.test")),
+            workers: 4,
+            rate: 60,
+        };
+        Ok(Traffic::start(&settings)?)
+    }
+
+    /// An Environment for the folder `name` of this world's repository.
+    pub fn small_environment(&self, name: &str) -> Value {
+        json!({
+            "apiVersion": "holdfast.dev/v1alpha1",
+            "kind": "Environment",
+            "metadata": {"name": name, "namespace": self.namespace(environment::NAMESPACE)},
+            "spec": {
+                "source": {"url": self.repository.url(), "branch": "main", "path": name, "interval": "1s"},
+                "notify": [{"slack": {}}],
+                "audit": {"branch": format!("audit/{name}")},
+            },
+        })
     }
 
     /// A folder of this world.
@@ -123,7 +216,7 @@ impl World {
 
     /// The stock kubectl for this world's cluster, where there is one.
     pub fn kubectl(&self) -> Option<Kubectl> {
-        Kubectl::find(self.cluster.kubeconfig(), &self.folder.path().join("kubectl-cache"))
+        Kubectl::find(&self.place.kubeconfig, &self.folder.path().join("kubectl-cache"))
     }
 
     /// Starts the agent that was killed, or the first one.
@@ -165,7 +258,9 @@ impl World {
             // What cannot be stopped is killed when it is dropped.
             let _ = agent.stop().await;
         }
-        self.cluster.stop().await;
+        if let Some(cluster) = self.own.take() {
+            cluster.stop().await;
+        }
     }
 
     /// Applies the shop's environment `dev`, with gates that decide within a few seconds and `change` made to it.
@@ -176,6 +271,10 @@ impl World {
     pub async fn apply_dev(&self, change: impl FnOnce(&mut Value)) -> anyhow::Result<Environment> {
         let mut object = environment::read(&self.repository.read(shop::ENVIRONMENT)?, shop::ENVIRONMENT)?;
         environment::redirect(&mut object, &self.repository.url());
+        object["metadata"]["namespace"] = json!(self.namespace(environment::NAMESPACE));
+        if self.place.id.is_some() {
+            object["spec"]["source"]["path"] = json!(OVERLAY);
+        }
         if let Some(gates) = object["spec"]["rollout"]["gates"].as_array_mut() {
             for gate in gates {
                 gate["interval"] = json!("1s");
@@ -196,21 +295,14 @@ impl World {
         self.apply_dev(|_| ()).await?;
         // The gates of the first deploy need requests to judge, so customers knock from the beginning; what
         // they see before the first pod is ready is nobody's fault and not in a scenario's difference.
-        let settings = traffic::Settings {
-            url: self.cluster.ingress_url().to_owned(),
-            paths: shop::PATHS.map(str::to_owned).to_vec(),
-            host: None,
-            workers: 4,
-            rate: 60,
-        };
-        let traffic = Traffic::start(&settings)?;
+        let traffic = self.traffic()?;
         self.until_ready(shop::NAME, &self.repository.tip()?.id).await?;
         Ok(traffic)
     }
 
     /// Environments of the agent's namespace.
     pub fn environments(&self) -> Api<Environment> {
-        Api::namespaced(self.client().clone(), environment::NAMESPACE)
+        Api::namespaced(self.client().clone(), &self.namespace(environment::NAMESPACE))
     }
 
     /// Waits until an Environment meets `check`, which describes what it saw otherwise.
@@ -319,7 +411,8 @@ impl World {
     ///
     /// At the deadline.
     pub async fn until_event(&self, name: &str, words: &[&str]) -> anyhow::Result<Event> {
-        let events: Api<Event> = Api::namespaced(self.client().clone(), environment::NAMESPACE);
+        let events: Api<Event> =
+            Api::namespaced(self.client().clone(), &self.namespace(environment::NAMESPACE));
         let about = |event: &Event| event.regarding.as_ref().and_then(|of| of.name.as_deref()) == Some(name);
         let expected = format!("an event about {name} with {words:?}");
         watch::until(&events, kube::runtime::watcher::Config::default(), expected, PATIENCE, |events| {
@@ -375,34 +468,103 @@ impl World {
     }
 }
 
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kubeconfig, ingress_url, id, .. } = self;
+        f.debug_struct("Place")
+            .field("kubeconfig", kubeconfig)
+            .field("ingress_url", ingress_url)
+            .field("id", id)
+            .finish()
+    }
+}
+
+impl Place {
+    fn namespace(&self, name: &str) -> String {
+        match &self.id {
+            Some(id) => format!("{name}-{id}"),
+            None => name.to_owned(),
+        }
+    }
+}
+
+impl Drop for World {
+    /// A shared cluster keeps nothing of this world, however it ends.
+    fn drop(&mut self) {
+        // Before what it would put back is deleted.
+        drop(self.agent.take());
+        let Some(id) = self.place.id.clone() else { return };
+        let kubeconfig = self.place.kubeconfig.clone();
+        let clean = std::thread::spawn(move || -> anyhow::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(forget(&kubeconfig, &id))
+        });
+        match clean.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => eprintln!("a scenario's namespaces stay behind: {error:#}"),
+            Err(_) => eprintln!("a scenario's namespaces stay behind"),
+        }
+    }
+}
+
+/// Deletes the namespaces of a world.
+async fn forget(kubeconfig: &Path, id: &str) -> anyhow::Result<()> {
+    let client = playground::join::client(kubeconfig).await?;
+    let namespaces: Api<Namespace> = Api::all(client);
+    for namespace in namespaces.list_metadata(&ListParams::default()).await? {
+        let name = namespace.metadata.name.unwrap_or_default();
+        if name.ends_with(&format!("-{id}")) {
+            namespaces.delete(&name, &DeleteParams::default()).await?;
+        }
+    }
+    Ok(())
+}
+
 /// The programs, built once per test program.
-fn built() -> anyhow::Result<Programs> {
+pub(crate) fn built() -> anyhow::Result<Programs> {
     static PROGRAMS: OnceLock<Result<Programs, String>> = OnceLock::new();
     let programs =
         PROGRAMS.get_or_init(|| programs::ensure(Selection::Workspace).map_err(|error| error.to_string()));
     programs.clone().map_err(anyhow::Error::msg)
 }
 
-/// A small environment's only object: a ConfigMap `name` in a namespace of the same name.
-pub(crate) fn config(name: &str, value: &str) -> String {
+/// A small environment's only object beside its namespace: a ConfigMap `name`.
+fn config(name: &str, namespace: &str, value: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n---\napiVersion: v1\nkind: ConfigMap\n\
-         metadata:\n  name: {name}\n  namespace: {name}\ndata:\n  value: \"{value}\"\n"
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {namespace}\n---\napiVersion: v1\nkind: ConfigMap\n\
+         metadata:\n  name: {name}\n  namespace: {namespace}\ndata:\n  value: \"{value}\"\n"
     )
 }
 
-/// An Environment for the folder `name` of the repository at `url`.
-pub fn small_environment(name: &str, url: &str) -> Value {
-    json!({
-        "apiVersion": "holdfast.dev/v1alpha1",
-        "kind": "Environment",
-        "metadata": {"name": name, "namespace": environment::NAMESPACE},
-        "spec": {
-            "source": {"url": url, "branch": "main", "path": name, "interval": "1s"},
-            "notify": [{"slack": {}}],
-            "audit": {"branch": format!("audit/{name}")},
-        },
-    })
+/// The shop's environment `dev` for a shared cluster.
+fn overlay(namespace: &str, host: &str) -> String {
+    let (class, label, value) = (join::CLASS, join::LABEL, join::VALUE);
+    format!(
+        r#"apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: {namespace}
+resources:
+  - ../dev
+patches:
+  - target: {{kind: Deployment}}
+    patch: |-
+      apiVersion: apps/v1
+      kind: Deployment
+      metadata: {{name: any}}
+      spec:
+        template:
+          spec:
+            nodeSelector: {{{label}: {value}}}
+            tolerations: [{{key: {label}, value: {value}, effect: NoSchedule}}]
+  - target: {{kind: PersistentVolumeClaim}}
+    patch: |-
+      - {{op: add, path: /spec/storageClassName, value: {class}}}
+  - target: {{kind: Ingress}}
+    patch: |-
+      - {{op: add, path: /spec/ingressClassName, value: {class}}}
+      - {{op: add, path: /spec/rules/0/host, value: {host}}}
+"#
+    )
 }
 
 /// Time since `begin` in words, for tests that print what they measured.

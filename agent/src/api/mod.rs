@@ -15,7 +15,7 @@ pub use spec::{
     AfterSpec, ApprovalSpec, AuditSpec, CanarySpec, ConflictsSpec, DeletionBudgetSpec, DriftSpec,
     EnforcementSpec, Environment, EnvironmentReference, EnvironmentSpec, GROUP, IgnoreSpec, NotifySpec,
     PoliciesSpec, RollbackGitSpec, RollbackModeSpec, RollbackSpec, RolloutSpec, SecretHolder,
-    SecretReference, SlackSpec, SourceSpec, WindowSpec,
+    SecretReference, SlackSpec, SourceSpec, SubstituteKind, SubstituteSource, SubstituteSpec, WindowSpec,
 };
 pub use status::{AuditTip, EnvironmentStatus, MessageState};
 
@@ -105,6 +105,7 @@ impl Environment {
                 ignore: Vec::new(),
                 policies: None,
                 decryption: None,
+                substitute: None,
                 rollout: RolloutSpec::default(),
                 notify: Vec::new(),
                 audit: None,

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use engine::gate::{Failures, Gate, OnUndecided, Quantile, Query, Ratio, Reduce, ScrapeQuery};
-use engine::rollout::{Drift, RollbackMode, Settings};
+use engine::rollout::{Drift, RollbackMode, Settings, Window};
 
 use super::gate::{GateSpec, OnUndecidedSpec, QuerySpec, ReduceSpec};
-use super::spec::{DriftSpec, RollbackGitSpec, RollbackModeSpec};
+use super::spec::{DriftSpec, RollbackGitSpec, RollbackModeSpec, WindowSpec};
 use super::{DurationText, EnvironmentSpec, ParseDurationError};
 
 /// A field of the specification makes no sense.
@@ -58,6 +58,7 @@ impl EnvironmentSpec {
                 DriftSpec::Report => Drift::Report,
             },
             approval_required: rollout.approval.required,
+            windows: windows(&rollout.windows)?,
             suspended: self.suspend,
             evidence: self.audit.is_some(),
             messages: !self.notify.is_empty(),
@@ -78,10 +79,6 @@ impl EnvironmentSpec {
         let rollout = &self.rollout;
         let fields = [
             ("spec.source.verify", self.source.verify.is_some()),
-            ("spec.dependsOn", !self.depends_on.is_empty()),
-            ("spec.decryption", self.decryption.is_some()),
-            ("spec.rollout.after", !rollout.after.is_empty()),
-            ("spec.rollout.windows", !rollout.windows.is_empty()),
             (
                 "spec.rollout.rollback.git",
                 matches!(
@@ -92,6 +89,27 @@ impl EnvironmentSpec {
         ];
         fields.into_iter().filter(|(_, set)| *set).map(|(field, _)| field.to_owned()).collect()
     }
+}
+
+fn windows(specs: &[WindowSpec]) -> Result<Vec<Window>, SpecError> {
+    let mut windows = Vec::with_capacity(specs.len());
+    for (i, spec) in specs.iter().enumerate() {
+        let field = format!("spec.rollout.windows[{i}]");
+        let (allow, schedule) = match (&spec.allow, &spec.deny) {
+            (Some(schedule), None) => (true, schedule),
+            (None, Some(schedule)) => (false, schedule),
+            _ => return Err(SpecError::new(field, "set exactly one of allow and deny")),
+        };
+        let window = Window {
+            allow,
+            schedule: schedule.clone(),
+            seconds: seconds(&spec.length, &format!("{field}.for"), 60)?,
+            timezone: spec.timezone.clone().unwrap_or_else(|| "UTC".to_owned()),
+        };
+        window.validate().map_err(|message| SpecError::new(field, message))?;
+        windows.push(window);
+    }
+    Ok(windows)
 }
 
 fn duration(text: &DurationText, field: &str, least: Duration) -> Result<Duration, SpecError> {
@@ -229,6 +247,10 @@ mod tests {
             (with(json!({"duration": "forever"})), "spec.rollout.gates[0].duration: \"forever\""),
             (with(json!({"max": null})), "spec.rollout.gates[0]: set max or min"),
             (with(json!({"query": {"scrape": {"port": 1}}})), "spec.rollout.gates[0].query: set exactly one"),
+            (
+                json!({"rollout": {"windows": [{"deny": "0 18 * * FRI", "for": "62h", "timezone": "Asia/Dhakka"}]}}),
+                "spec.rollout.windows[0]: \"Asia/Dhakka\" is no time zone",
+            ),
             (json!({"rollout": {"gates": [gate, gate]}}), "spec.rollout.gates[1].name: \"g\" is there twice"),
         ];
         for (extra, expected) in table {
@@ -242,12 +264,8 @@ mod tests {
         assert!(Environment::test("dev").spec.not_yet_supported().is_empty());
         let spec = spec(json!({
             "source": {"verify": {"secretRef": {"name": "k"}}},
-            "dependsOn": [{"name": "infrastructure"}],
-            "rollout": {"windows": [{"deny": "0 18 * * FRI", "for": "62h"}], "rollback": {"git": "RevertPush"}}
+            "rollout": {"rollback": {"git": "RevertPush"}}
         }));
-        assert_eq!(
-            spec.not_yet_supported(),
-            ["spec.source.verify", "spec.dependsOn", "spec.rollout.windows", "spec.rollout.rollback.git"]
-        );
+        assert_eq!(spec.not_yet_supported(), ["spec.source.verify", "spec.rollout.rollback.git"]);
     }
 }

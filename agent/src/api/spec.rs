@@ -1,5 +1,7 @@
 //! What a team asks for: the specification of an Environment.
 
+use std::collections::BTreeMap;
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -66,6 +68,9 @@ pub struct EnvironmentSpec {
     /// How encrypted files are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decryption: Option<SecretHolder>,
+    /// Values that are put where `${NAME}` stands in the rendered objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub substitute: Option<SubstituteSpec>,
     /// How a release goes out.
     #[serde(default)]
     pub rollout: RolloutSpec,
@@ -155,6 +160,44 @@ pub struct SecretReference {
 pub struct SecretHolder {
     /// The Secret with the keys.
     pub secret_ref: SecretReference,
+}
+
+/// Values that are put where `${NAME}` stands in the rendered objects. Later sources win over earlier ones,
+/// and `vars` over all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubstituteSpec {
+    /// Variables and their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256))]
+    pub vars: BTreeMap<String, String>,
+    /// ConfigMaps and Secrets of which each key is a variable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub from: Vec<SubstituteSource>,
+}
+
+/// A ConfigMap or Secret in the Environment's namespace, of which each key is a variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubstituteSource {
+    /// Its kind.
+    pub kind: SubstituteKind,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Whether it may be missing.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+/// The kind of an object with variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SubstituteKind {
+    /// A ConfigMap.
+    ConfigMap,
+    /// A Secret: its values appear in no message.
+    Secret,
 }
 
 /// Another Environment.

@@ -22,6 +22,9 @@ pub(super) struct AgentArgs {
     /// Address of the web page, metrics, probes and webhooks
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     http: SocketAddr,
+    /// Follow the Environments of this namespace only, as one of several agents in a cluster; all by default
+    #[arg(long, value_name = "NAMESPACE", env = "WATCH_NAMESPACE")]
+    namespace: Option<String>,
     /// Namespace of the leader election's Lease
     #[arg(long, default_value = "holdfast-system", env = "POD_NAMESPACE")]
     lease_namespace: String,
@@ -67,6 +70,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
         kubeconfig: args.kubeconfig,
         data_dir: args.data_dir,
         http: args.http,
+        namespace: args.namespace.filter(|namespace| !namespace.is_empty()),
         lease_namespace: args.lease_namespace,
         source_dir: args.source_dir,
         fetch_timeout: args.fetch_timeout,

@@ -5,23 +5,33 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use engine::kustomize::render as render_tree;
-use engine::object::{Bundle, yaml};
+use engine::kustomize::{Options as RenderOptions, Rendered, render_as};
+use engine::object::yaml;
 use engine::policy::Action;
+use engine::sops::KeyRing;
+use engine::substitute::substitute;
 
 use super::Output;
+use super::explain::{self, Wanted};
+use crate::age::AgeKeys;
+use crate::reconcile::Materials;
 use crate::source::DirTree;
 
 #[derive(Debug, Args)]
 pub(super) struct RenderArgs {
     /// Folder of the kustomization, or a plain folder of manifests
     path: PathBuf,
-    /// Folder that nothing may be read outside of; otherwise the Git work tree around PATH, or PATH
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// How to print
+    #[command(flatten)]
+    how: HowArgs,
+    /// How to print: objects as YAML or as a List in JSON, or a table of their names
     #[arg(short, long, value_enum, default_value = "yaml")]
     output: Output,
+    /// Tell which files and settings made an object what it is, such as deployment/web or deployment.apps/web
+    #[arg(long, value_name = "OBJECT")]
+    explain: Option<Wanted>,
+    /// Namespace of the object to explain
+    #[arg(short, long, requires = "explain")]
+    namespace: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -32,9 +42,62 @@ pub(super) struct CheckArgs {
     /// Folder of the policies
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// How a folder is rendered on this machine. Encrypted files are opened with the keys that sops would take:
+/// from SOPS_AGE_KEY, SOPS_AGE_KEY_FILE and the user's sops/age/keys.txt.
+#[derive(Debug, Args)]
+pub(super) struct HowArgs {
     /// Folder that nothing may be read outside of; otherwise the Git work tree around each path
     #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
+    pub(super) root: Option<PathBuf>,
+    /// Put VALUE where ${NAME} stands in the rendered objects, as spec.substitute.vars does; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(super) substitute: Vec<(String, String)>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+impl HowArgs {
+    /// The keys of this machine, and the variables of the command line.
+    pub(super) fn materials(&self) -> anyhow::Result<Materials> {
+        let keys = AgeKeys::from_environment(|name| std::env::var(name).ok())?;
+        let mut materials = Materials { keys, variables: None };
+        self.set_variables(&mut materials)?;
+        Ok(materials)
+    }
+
+    /// Sets the variables of the command line, over what is known.
+    pub(super) fn set_variables(&self, materials: &mut Materials) -> anyhow::Result<()> {
+        for (name, value) in &self.substitute {
+            materials.variables.get_or_insert_default().set(name, value, false)?;
+        }
+        Ok(())
+    }
+
+    /// Renders a folder.
+    pub(super) fn render(&self, folder: &Path, materials: &Materials) -> anyhow::Result<Rendered> {
+        self.render_as(folder, materials, false)
+    }
+
+    /// Renders a folder; with `explain` every object knows what made it what it is.
+    fn render_as(&self, folder: &Path, materials: &Materials, explain: bool) -> anyhow::Result<Rendered> {
+        let (tree, path) = tree(folder, self.root.as_deref())?;
+        let keys = materials.keys.as_ref().map(|keys| keys as &dyn KeyRing);
+        let rendered = render_as(RenderOptions { cache: None, keys, explain }, &tree, &path);
+        let rendered = rendered.map_err(|failed| failed.error)?;
+        match &materials.variables {
+            Some(variables) => Ok(substitute(rendered, variables)?),
+            None => Ok(rendered),
+        }
+    }
 }
 
 /// The tree that a folder is in, and the folder's path in it.
@@ -53,13 +116,20 @@ pub(super) fn tree(path: &Path, root: Option<&Path>) -> anyhow::Result<(DirTree,
 }
 
 pub(super) fn render(args: RenderArgs) -> anyhow::Result<ExitCode> {
-    let (tree, path) = tree(&args.path, args.root.as_deref())?;
-    let rendered = render_tree(&tree, &path)?;
-    let bundle = Bundle::new(rendered.objects)?;
+    let materials = args.how.materials()?;
+    if let Some(wanted) = &args.explain {
+        let rendered = args.how.render_as(&args.path, &materials, true)?;
+        print!("{}", explain::explain(&rendered, wanted, args.namespace.as_deref())?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let bundle = args.how.render(&args.path, &materials)?.bundle()?;
     let objects = bundle.objects();
     match args.output {
         Output::Yaml => print!("{}", yaml::write_documents(objects.iter().map(|object| object.value()))),
-        Output::Json => println!("{}", serde_json::to_string_pretty(objects)?),
+        Output::Json => {
+            let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+            println!("{}", serde_json::to_string_pretty(&list)?);
+        }
         Output::Table => {
             for object in objects {
                 println!("{}", object.object_ref());
@@ -73,30 +143,28 @@ pub(super) fn render(args: RenderArgs) -> anyhow::Result<ExitCode> {
 pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let policies = match &args.policies {
         Some(folder) => {
-            let (tree, path) = tree(folder, args.root.as_deref())?;
+            let (tree, path) = tree(folder, args.how.root.as_deref())?;
             let (policies, _) = crate::reconcile::read_policies(&tree, &path)
                 .map_err(|problem| anyhow::anyhow!(problem.message))?;
             policies
         }
         None => engine::policy::PolicySet::default(),
     };
+    let materials = args.how.materials()?;
     let mut wrong = 0;
     for folder in &args.paths {
         let shown = folder.display();
-        let bundle = tree(folder, args.root.as_deref()).and_then(|(tree, path)| {
-            let rendered = render_tree(&tree, &path)?;
-            Ok(Bundle::new(rendered.objects)?)
-        });
-        match bundle {
+        let rendered = args.how.render(folder, &materials);
+        match rendered.and_then(|rendered| Ok((rendered.bundle()?, rendered.confidential))) {
             Err(error) => {
                 wrong += 1;
                 println!("{shown}: FAILED: {error:#}");
             }
-            Ok(bundle) => {
+            Ok((bundle, confidential)) => {
                 let violations = crate::reconcile::violations(&policies, &bundle, &|_| None);
                 let denied = violations.iter().filter(|violation| violation.action == Action::Deny).count();
                 for violation in &violations {
-                    println!("{shown}: {violation}");
+                    println!("{}", confidential.mask(&format!("{shown}: {violation}")));
                 }
                 wrong += denied;
                 if denied == 0 {

@@ -6,6 +6,7 @@
 mod audit;
 mod compare;
 mod daemon;
+mod explain;
 mod install;
 mod local;
 mod remote;

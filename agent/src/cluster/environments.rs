@@ -44,6 +44,8 @@ impl Cluster {
             kind: Arc::new(environment_kind()),
             namespace: namespace.map(str::to_owned),
             labels: None,
+            ends_with_kind: false,
+            fields: None,
         };
         let watch =
             super::watch::watch(self.client().clone(), watched, move |seen| raw_sender.send(seen).is_ok());
@@ -99,6 +101,8 @@ impl Known {
                     gone.into_iter().map(|(namespace, name)| EnvironmentEvent::Deleted { namespace, name });
                 gone.chain([EnvironmentEvent::Synced]).collect()
             }
+            // This watch outlives the kind: an agent may be there before its CustomResourceDefinition.
+            Seen::Unserved => Vec::new(),
             Seen::Applied(value) => {
                 self.names.insert(name_of(&value));
                 vec![read(value)]

@@ -180,12 +180,48 @@ impl From<InvalidObject> for Error {
 }
 
 /// A failure that is about one object.
-#[derive(Debug, thiserror::Error)]
-#[error("{object}: {error}")]
+#[derive(Debug)]
 pub struct ObjectError {
     /// The object.
     pub object: ObjectRef,
     /// What went wrong with it.
-    #[source]
     pub error: Error,
+}
+
+impl std::fmt::Display for ObjectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (object, error) = (self.object.to_string(), self.error.to_string());
+        // Most errors begin with the object; once is enough.
+        match error.strip_prefix(&object) {
+            Some(rest) if rest.starts_with(' ') => f.write_str(&error),
+            _ => write!(f, "{object}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ObjectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_named_once() {
+        let object = ObjectRef {
+            group: String::new(),
+            kind: "Service".into(),
+            namespace: Some("a".into()),
+            name: "b".into(),
+        };
+        let about = |error| ObjectError { object: object.clone(), error }.to_string();
+        let invalid =
+            Error::Invalid { what: "Service a/b".into(), message: "no ports".into(), immutable: false };
+        assert_eq!(about(invalid), "Service a/b is refused: no ports");
+        let other = Error::AlreadyExists("Service a/bc".into());
+        assert_eq!(about(other), "Service a/b: Service a/bc exists already");
+    }
 }

@@ -163,8 +163,13 @@ async fn watch_workload(cluster: Cluster, part_of: String, workload: ObjectRef, 
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let watched =
-        Watched { kind: Arc::new(pod_kind()), namespace: workload.namespace.clone(), labels: Some(labels) };
+    let watched = Watched {
+        kind: Arc::new(pod_kind()),
+        namespace: workload.namespace.clone(),
+        labels: Some(labels),
+        ends_with_kind: false,
+        fields: None,
+    };
     let (sender, mut seen) = mpsc::unbounded_channel();
     let events =
         super::watch::watch(cluster.client().clone(), watched, move |event| sender.send(event).is_ok());
@@ -222,6 +227,7 @@ impl Pods {
                     PodState { owner: controller_uid(&pod).map(str::to_owned), problem: pod_problem(&pod) };
                 self.arrived |= self.pods.insert(name(&pod), state).is_none();
             }
+            Seen::Unserved => self.pods.clear(),
             Seen::Deleted(pod) => drop(self.pods.remove(&name(&pod))),
         }
     }

@@ -165,6 +165,12 @@ impl Members {
                 let missing = std::mem::take(&mut state.missing);
                 missing.into_iter().filter_map(|object| self.remove(&object)).collect()
             }
+            Seen::Unserved => {
+                self.kinds.remove(kind);
+                let gone: Vec<ObjectRef> =
+                    self.objects.keys().filter(|object| object.group_kind() == *kind).cloned().collect();
+                gone.into_iter().filter_map(|object| self.remove(&object)).collect()
+            }
             Seen::Deleted(value) => {
                 self.gone.note(&value);
                 match identity(&value) {

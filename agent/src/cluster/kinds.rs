@@ -58,7 +58,7 @@ impl Kind {
     }
 }
 
-fn group_version_path(group: &str, version: &str) -> Result<String, Error> {
+pub(crate) fn group_version_path(group: &str, version: &str) -> Result<String, Error> {
     let version = segment(version)?;
     Ok(if group.is_empty() {
         format!("/api/{version}")
@@ -95,7 +95,7 @@ impl Kinds {
         versions.insert((group.to_owned(), version.to_owned()), kinds);
     }
 
-    fn forget(&self, group: &str) {
+    pub(crate) fn forget(&self, group: &str) {
         let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
         versions.retain(|(known, _), _| known != group);
     }

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::error::Error;
 use super::index::{ChangeKind, MemberChange, Members};
-use super::watch::Watched;
+use super::watch::{Seen, Watched};
 use super::{Cluster, Kind};
 
 /// The index, its watches and its readers. Dropping it ends the watches.
@@ -105,8 +105,23 @@ impl Cluster {
             }
             let shared = members.shared.clone();
             let of = group_kind.clone();
-            let watched = Watched { kind, namespace: None, labels: Some(PART_OF.to_owned()) };
+            let watched = Watched {
+                kind,
+                namespace: None,
+                labels: Some(PART_OF.to_owned()),
+                fields: None,
+                ends_with_kind: true,
+            };
+            let ended = Arc::downgrade(&self.inner);
             let watch = super::watch::watch(self.client().clone(), watched, move |seen| {
+                if matches!(seen, Seen::Unserved)
+                    && let Some(inner) = ended.upgrade()
+                {
+                    // It may come back, as another version perhaps; whoever needs it asks again.
+                    tracing::info!(kind = %of, "the cluster does not have this kind any more");
+                    inner.kinds.forget(&of.group);
+                    locked(&inner.members.watches).remove(&of);
+                }
                 let changes = locked(&shared.index).apply(&of, seen);
                 shared.progress.notify_waiters();
                 shared.tell(changes);

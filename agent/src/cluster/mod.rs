@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod health;
 mod index;
+mod inputs;
 mod kinds;
 mod lease;
 mod leave;
@@ -41,6 +42,7 @@ pub use error::{Error, FieldOwner, ObjectError};
 pub use events::EnvironmentNotice;
 pub use health::PodWatch;
 pub use index::{ChangeKind, Member, MemberChange, Members};
+pub use inputs::{InputKind, InputRef, InputState};
 pub use kinds::Kind;
 pub use lease::{Election, Leadership, LeaseTimes};
 pub use members::Subscription;
@@ -65,6 +67,7 @@ struct Inner {
     kinds: kinds::Kinds,
     members: members::MemberWatch,
     problems: Arc<health::Problems>,
+    inputs: inputs::Inputs,
 }
 
 impl std::fmt::Debug for Inner {
@@ -106,6 +109,7 @@ impl Cluster {
             kinds: kinds::Kinds::default(),
             members: members::MemberWatch::default(),
             problems: Arc::default(),
+            inputs: inputs::Inputs::default(),
         };
         Self { inner: Arc::new(inner), leadership: Leadership::always() }
     }

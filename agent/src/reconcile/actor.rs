@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::candidate::{Candidate, Rendered};
 use super::correct::Corrections;
 use super::desired::Desired;
+use super::materials::Supplies;
 use super::outbox::{Delivery, Outbox};
 use super::probe::Probes;
 use super::requests;
@@ -59,6 +60,8 @@ pub enum Input {
     LoadAgain,
     /// An evidence record has reached the repository.
     Anchored(AuditTip),
+    /// Another environment, that this one may wait for, has changed.
+    OtherChanged,
     /// Evidence or a message arrived.
     Delivered(Delivery),
     /// Evidence or a message cannot be delivered now; it is tried again.
@@ -84,6 +87,8 @@ pub struct Actor {
     pub(super) stored_at: Instant,
     pub(super) status: StatusWriter,
     pub(super) source: Option<watch::Receiver<SourceState>>,
+    /// What renders need from the cluster.
+    pub(super) supplies: Supplies,
     pub(super) rendered: Option<Arc<Rendered>>,
     pub(super) rendering: Option<JoinHandle<()>>,
     pub(super) render_again: bool,
@@ -170,6 +175,7 @@ impl Actor {
             stored_at: Instant::now(),
             status,
             source: None,
+            supplies: Supplies::default(),
             rendered: None,
             rendering: None,
             render_again: false,
@@ -209,6 +215,7 @@ impl Actor {
                 },
                 changes = self.members.next() => self.members_changed(changes, &mut queue),
                 () = changed(&mut self.source) => self.render(),
+                () = self.supplies.changed() => self.render(),
                 () = sleep(wake) => queue.push_back(Event::Tick),
                 () = sleep(self.acknowledge_at.map(|at| at.saturating_duration_since(Instant::now()))) => {
                     // There may be no event among it: a new anchor is news too.
@@ -333,6 +340,7 @@ impl Actor {
         match input {
             Input::Environment(environment) => self.environment_changed(environment, queue),
             Input::Event(event) => queue.push_back(event),
+            Input::OtherChanged => queue.push_back(Event::OtherChanged),
             Input::Rendered(result) => self.rendered(*result, queue),
             Input::Checked(event, checked) => {
                 self.writer.checked(checked);

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use engine::kustomize::{Cache, EntryKind, ReadSet, Reader, RenderError, Tree, join, render_with};
+use engine::kustomize::{Cache, EntryKind, Options, ReadSet, Reader, RenderError, Tree, join, render_as};
 use engine::object::{Bundle, Object, yaml};
 use engine::policy::{Operation, PolicySet, Violation};
 use engine::rollout::{Release, SourceProblem};
+use engine::sops::KeyRing;
+use engine::substitute::substitute;
 
+use super::materials::Materials;
 use crate::api::EnvironmentSpec;
 use crate::source::Snapshot;
 
@@ -21,6 +24,8 @@ pub struct Candidate {
     pub bundle: Arc<Bundle>,
     /// The policies of the same commit.
     pub policies: Arc<PolicySet>,
+    /// The commit itself: what it means for other environments can be asked of it too.
+    pub snapshot: Snapshot,
 }
 
 impl fmt::Debug for Candidate {
@@ -34,6 +39,7 @@ impl fmt::Debug for Candidate {
 pub struct Rendered {
     path: String,
     policies_path: Option<String>,
+    variables: Option<String>,
     reads: ReadSet,
     policy_reads: ReadSet,
     candidate: Candidate,
@@ -54,6 +60,7 @@ impl Rendered {
 pub fn candidate(
     snapshot: &Snapshot,
     spec: &EnvironmentSpec,
+    materials: &Materials,
     last: Option<&Rendered>,
     cache: &Cache,
 ) -> Result<Rendered, SourceProblem> {
@@ -62,11 +69,20 @@ pub fn candidate(
     let policies_path = spec.policies.as_ref().map(|policies| policies.path.clone());
     let last = last.filter(|last| last.path == path && last.policies_path == policies_path);
 
-    let (bundle, reads) = match last.filter(|last| last.reads.unchanged(tree)) {
+    let variables = materials.variables_id();
+    let keys = materials.keys.as_ref().map(|keys| keys as &dyn KeyRing);
+    let same = |last: &&Rendered| last.variables == variables && last.reads.unchanged_with(tree, keys);
+    let (bundle, reads) = match last.filter(same) {
         Some(last) => (last.candidate.bundle.clone(), last.reads.clone()),
         None => {
-            let rendered = render_with(cache, tree, &path).map_err(|error| render_problem(&path, &error))?;
-            let bundle = Bundle::new(rendered.objects).map_err(|error| problem("RenderFailed", error))?;
+            let options = Options { cache: Some(cache), keys, ..Options::default() };
+            let mut rendered =
+                render_as(options, tree, &path).map_err(|failed| render_problem(&path, &failed.error))?;
+            if let Some(variables) = &materials.variables {
+                rendered = substitute(rendered, variables)
+                    .map_err(|error| problem("SubstitutionFailed", format!("{path}: {error}")))?;
+            }
+            let bundle = rendered.bundle().map_err(|error| problem("RenderFailed", error))?;
             (Arc::new(bundle), rendered.reads)
         }
     };
@@ -86,8 +102,8 @@ pub fn candidate(
         images: images(bundle.objects()),
         objects: u32::try_from(bundle.objects().len()).unwrap_or(u32::MAX),
     };
-    let candidate = Candidate { release, bundle, policies };
-    Ok(Rendered { path, policies_path, reads, policy_reads, candidate })
+    let candidate = Candidate { release, bundle, policies, snapshot: snapshot.clone() };
+    Ok(Rendered { path, policies_path, variables, reads, policy_reads, candidate })
 }
 
 fn problem(reason: &str, error: impl std::fmt::Display) -> SourceProblem {
@@ -95,7 +111,11 @@ fn problem(reason: &str, error: impl std::fmt::Display) -> SourceProblem {
 }
 
 fn render_problem(path: &str, error: &RenderError) -> SourceProblem {
-    let reason = if error.is_missing_path() { "PathNotFound" } else { "RenderFailed" };
+    let reason = match error {
+        RenderError::MissingPath { .. } => "PathNotFound",
+        RenderError::Sops(error) if error.problem.lacks_keys() => "DecryptionFailed",
+        _ => "RenderFailed",
+    };
     problem(reason, format!("{path} does not render: {error}"))
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::actor::{Actor, Input};
 use super::candidate::Rendered;
+use super::materials::Supplies;
 use crate::retry::Backoff;
 use crate::source::SourceState;
 
@@ -29,6 +30,7 @@ impl Actor {
         match settings {
             Ok(settings) => {
                 self.source = None;
+                self.supplies = Supplies::follow(&self.services.cluster, &self.environment);
                 self.subscribe();
                 Some(Event::Configured(settings))
             }
@@ -93,13 +95,29 @@ impl Actor {
                 return;
             }
         };
+        let materials = match self.supplies.materials(&self.environment.spec) {
+            Ok(Some(materials)) => materials,
+            // What is missing is followed: its arrival renders.
+            Ok(None) => return,
+            Err(problem) => {
+                // A closed inbox means that the environment's task is gone.
+                let _ = self.sender.send(Input::Event(Event::SourceFailed(problem)));
+                return;
+            }
+        };
         let (environment, last, sender) =
             (self.environment.clone(), self.rendered.clone(), self.sender.clone());
         let services = self.services.clone();
         self.rendering = Some(tokio::task::spawn_blocking(move || {
             let started = std::time::Instant::now();
             let render = || {
-                super::candidate::candidate(&snapshot, &environment.spec, last.as_deref(), &services.renders)
+                super::candidate::candidate(
+                    &snapshot,
+                    &environment.spec,
+                    &materials,
+                    last.as_deref(),
+                    &services.renders,
+                )
             };
             let result = std::panic::catch_unwind(AssertUnwindSafe(render)).unwrap_or_else(|_| {
                 // An error of ours must not silence the environment: the log has the trace.

@@ -17,7 +17,7 @@ use crate::cluster::{EnvironmentEvent, Leadership};
 ///
 /// While this agent does not lead nothing is decided and nothing is written; the watches stay warm.
 pub async fn run(services: Arc<Services>, leadership: Leadership, mut stop: watch::Receiver<bool>) {
-    let mut environments = services.cluster.environments(None);
+    let mut environments = services.cluster.environments(services.options.namespace.as_deref());
     let mut manager = Manager {
         services: services.clone(),
         known: HashMap::new(),
@@ -72,10 +72,21 @@ impl Manager {
             return;
         }
         // An object of the same name with another UID is another environment: it starts from nothing.
+        self.tell_those_who_wait(&environment);
         let same = before.is_some_and(|before| before.metadata.uid == environment.metadata.uid);
         match self.running.get(&key) {
             Some((_, sender)) if same && sender.send(Input::Environment(environment.clone())).is_ok() => {}
             _ => self.start(key, environment),
+        }
+    }
+
+    /// Those that build on an environment, or come after it, look whether they have waited long enough.
+    fn tell_those_who_wait(&self, changed: &Environment) {
+        for (key, (_, sender)) in &self.running {
+            if self.known.get(key).is_some_and(|known| known.waits_for(changed)) {
+                // A task that is gone already needs no word.
+                let _ = sender.send(Input::OtherChanged);
+            }
         }
     }
 

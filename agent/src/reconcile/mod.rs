@@ -9,6 +9,8 @@ mod effects;
 mod evidence;
 mod follow;
 mod manager;
+mod materials;
+mod others;
 mod outbox;
 mod probe;
 mod requests;
@@ -19,5 +21,6 @@ mod write;
 
 pub use candidate::{read_policies, violations};
 pub use desired::Desired;
+pub use materials::{Materials, Supplies};
 pub use serve::{ServeError, serve};
 pub use services::Options;

@@ -31,6 +31,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Address of the web page, metrics, probes and webhooks.
     pub http: SocketAddr,
+    /// The namespace whose Environments are followed; all when none.
+    pub namespace: Option<String>,
     /// Namespace of the leader election's Lease.
     pub lease_namespace: String,
     /// A directory that takes the place of every repository.

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::actor::Input;
 use super::candidate::{Candidate, violations};
 use super::desired::Desired;
+use super::others;
 use super::services::Services;
 use crate::api::{EnforcementSpec, Environment};
 use crate::cluster;
@@ -120,8 +121,12 @@ impl Writer {
                     let message =
                         "the checks failed by an error of the agent; please report this with its log"
                             .to_owned();
-                    let problem =
-                        DoorProblem { reason: HoldReason::ApplyRejected, message, transient: false };
+                    let problem = DoorProblem {
+                        reason: HoldReason::ApplyRejected,
+                        message,
+                        transient: false,
+                        again_at: None,
+                    };
                     (Event::Refused { digest, problem }, None)
                 }
             };
@@ -376,7 +381,7 @@ impl Context {
         mode: &ApplyMode,
         approved: bool,
     ) -> Result<Checked, DoorProblem> {
-        let refused = |reason, message, transient| DoorProblem { reason, message, transient };
+        let refused = |reason, message, transient| DoorProblem { reason, message, transient, again_at: None };
         let violated = violations(&candidate.policies, &candidate.bundle, &|_| None);
         let policies = self.environment.spec.policies.as_ref();
         let deny = policies.is_some_and(|policies| policies.enforcement == EnforcementSpec::Deny);
@@ -394,6 +399,8 @@ impl Context {
         if deny && !denied.is_empty() {
             return Err(refused(HoldReason::PolicyDenied, denied.join("; "), false));
         }
+        others::dependencies_ready(&self.services, &self.environment).await?;
+        others::settled_before(&self.services, &self.environment, candidate).await?;
 
         let canary_of = canary_of(mode, baseline);
         let desired = self

@@ -175,7 +175,7 @@ async fn a_bundle_brings_its_own_kinds() {
         "apiVersion": "example.com/v1", "kind": "Gadget",
         "metadata": {"name": "one", "namespace": "shop"}, "spec": {"size": 1}
     });
-    let bundle = [gadget.clone(), definition];
+    let bundle = [gadget.clone(), definition.clone()];
     assert_eq!(deploy(&world.cluster, &dev, &bundle).await.unwrap(), (2, 0));
     assert!(planned(&world.cluster, &dev, &objects(&bundle)).is_empty());
     // The kind that did not exist at first is watched now.
@@ -186,6 +186,17 @@ async fn a_bundle_brings_its_own_kinds() {
             .members(|index| index.get(&reference(&gadget)).is_some_and(|member| member.has_drifted()))
     })
     .await;
+
+    // Without its definition the kind is gone: nobody watches for what cannot come, and the kind is asked for anew.
+    world.delete(&definition).await;
+    let kind = reference(&gadget).group_kind();
+    eventually("the gadget and its kind are forgotten", || async {
+        world.cluster.members(|index| index.get(&reference(&gadget)).is_none() && !index.is_synced(&kind))
+    })
+    .await;
+    eventually("it comes back", || async { deploy(&world.cluster, &dev, &bundle).await.is_ok() }).await;
+    eventually("it is watched again", || async { world.cluster.members(|index| index.is_synced(&kind)) })
+        .await;
 }
 
 #[tokio::test]

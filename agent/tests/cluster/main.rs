@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod apply;
+mod inputs;
 mod install;
 mod keep;
 mod lead;
@@ -17,7 +18,7 @@ use agent::cluster::{Cluster, ObjectError, Subscription};
 use engine::object::{GroupKind, Object, ObjectRef};
 use engine::plan::{Input, Plan, lint, plan};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
 use kube::{Client, Config};
@@ -105,6 +106,12 @@ impl World {
             .replace(object["metadata"]["name"].as_str().unwrap(), &params, &typed)
             .await
             .unwrap();
+    }
+
+    /// Deletes an object as somebody else.
+    async fn delete(&self, object: &Value) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        self.api(object).delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     /// An object as it is now.

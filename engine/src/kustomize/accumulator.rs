@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::error::RenderError;
 use super::resource::{Origin, Source};
 use super::resource_map::ResourceMap;
@@ -15,6 +17,10 @@ pub(super) struct Accumulator {
     /// None until a kustomization brought its configuration.
     pub config: Option<Arc<TransformerConfig>>,
     pub variables: Vec<Variable>,
+    /// Whether objects note what changed them.
+    pub explains: bool,
+    /// The objects before the step that is under way.
+    pub before: Vec<Value>,
 }
 
 impl Accumulator {

@@ -11,6 +11,8 @@ use super::reads::ReadSet;
 use super::render::{Renderer, join_origin};
 use super::resource_map::measure;
 use super::tree::Tree;
+use crate::object::Confidential;
+use crate::sops::KeyRing;
 
 /// How many bytes of objects a [`Cache`] of the usual size keeps.
 pub const DEFAULT_CACHE_BYTES: usize = 128 * 1024 * 1024;
@@ -87,20 +89,27 @@ pub(super) struct State {
     pub reads: Arc<ReadSet>,
     pub accumulated: Accumulator,
     pub counts: Counts,
+    /// What must not be repeated in messages about it.
+    pub confidential: Confidential,
     size: usize,
     used: AtomicU64,
 }
 
 impl State {
     /// A result; none where it is not to be kept.
-    pub fn new(reads: Arc<ReadSet>, accumulated: &Accumulator, counts: Counts) -> Option<Self> {
+    pub fn new(
+        reads: Arc<ReadSet>,
+        accumulated: &Accumulator,
+        counts: Counts,
+        confidential: Confidential,
+    ) -> Option<Self> {
         let mut accumulated = accumulated.clone();
         accumulated.resources.forget_index();
         let mut size = reads.size();
         for resource in accumulated.resources.iter() {
             size += measure(&resource.value).ok()? + OBJECT_BYTES;
         }
-        Some(Self { reads, accumulated, counts, size, used: AtomicU64::new(0) })
+        Some(Self { reads, accumulated, counts, confidential, size, used: AtomicU64::new(0) })
     }
 }
 
@@ -139,10 +148,15 @@ impl Cache {
     }
 
     /// The result for a folder of a tree, if one was made from the same.
-    pub(super) fn get(&self, tree: &dyn Tree, directory: &str) -> Option<Arc<State>> {
+    pub(super) fn get(
+        &self,
+        tree: &dyn Tree,
+        directory: &str,
+        keys: Option<&dyn KeyRing>,
+    ) -> Option<Arc<State>> {
         // The tree is asked without the lock: it may have to read a disk.
         let known = self.lock().by_directory.get(directory).cloned().unwrap_or_default();
-        let found = known.into_iter().find(|state| state.reads.unchanged(tree));
+        let found = known.into_iter().find(|state| state.reads.unchanged_with(tree, keys));
         match &found {
             Some(state) => {
                 state.used.store(self.tick(), Ordering::Relaxed);
@@ -217,10 +231,11 @@ impl Renderer<'_> {
         // Where objects note their way through the tree, or a schema is set, the place matters too.
         let Some(cache) = self.cache.filter(|_| !self.tracks_origin && !self.schema_is_set) else {
             let (inner, nested) = self.nested(directory, entry, false)?;
-            return self.accumulate(&inner, &inner_origin, &nested, Accumulator::default());
+            return self.accumulate(&inner, &inner_origin, &nested, self.nothing_yet());
         };
         let (inner, _) = self.locate(directory, entry)?;
-        if let Some(state) = cache.get(self.reader.tree(), &inner) {
+        if let Some(state) = cache.get(self.reader.tree(), &inner, self.keys) {
+            self.confidential.borrow_mut().extend(&state.confidential);
             self.reader.include(&state.reads, state.counts.bytes_read, &inner)?;
             self.check_limits(state.counts.visited, state.counts.depth, &entry.source)?;
             self.visited += state.counts.visited;
@@ -230,10 +245,13 @@ impl Renderer<'_> {
         }
         let before = (self.reader.bytes_read(), self.visited, self.stack.len(), self.builtin_uses);
         let deepest = std::mem::replace(&mut self.deepest, self.stack.len());
+        let confidential = self.confidential.take();
         self.reader.begin_part();
         let (inner, nested) = self.nested(directory, entry, false)?;
-        let child = self.accumulate(&inner, &inner_origin, &nested, Accumulator::default())?;
+        let child = self.accumulate(&inner, &inner_origin, &nested, self.nothing_yet())?;
         let reads = self.reader.end_part();
+        let own = self.confidential.replace(confidential);
+        self.confidential.borrow_mut().extend(&own);
         if !self.schema_is_set {
             let counts = Counts {
                 bytes_read: self.reader.bytes_read() - before.0,
@@ -241,7 +259,7 @@ impl Renderer<'_> {
                 depth: self.deepest - before.2,
                 builtin_uses: self.builtin_uses - before.3,
             };
-            if let Some(state) = State::new(reads, &child, counts) {
+            if let Some(state) = State::new(reads, &child, counts, own) {
                 cache.put(&inner, state);
             }
         }

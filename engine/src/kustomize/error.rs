@@ -1,7 +1,8 @@
 //! Why a render failed, and what to do about it.
 
-use crate::object::InvalidObject;
-use crate::object::yaml::YamlError;
+use crate::object::yaml::{YamlError, YamlProblem};
+use crate::object::{Confidential, InvalidObject};
+use crate::sops::SopsError;
 
 use super::resource::Source;
 use super::tree::TreeError;
@@ -31,6 +32,9 @@ pub enum RenderError {
         /// The nearest known field.
         suggestion: Option<String>,
     },
+    /// An encrypted file cannot be read.
+    #[error(transparent)]
+    Sops(#[from] SopsError),
     /// A feature that needs the network or runs programs.
     #[error("{source_at}: {what} is refused: {instead}")]
     Refused {
@@ -122,6 +126,7 @@ impl RenderError {
     pub fn file(&self) -> Option<&str> {
         match self {
             Self::Yaml(error) => Some(&error.file),
+            Self::Sops(error) => Some(&error.file),
             Self::Tree(error) => Some(&error.path),
             Self::UnknownField { source_at, .. }
             | Self::Refused { source_at, .. }
@@ -142,6 +147,7 @@ impl RenderError {
     pub fn line(&self) -> Option<usize> {
         match self {
             Self::Yaml(error) => Some(error.line),
+            Self::Sops(error) => Some(error.line),
             Self::UnknownField { source_at, .. }
             | Self::Refused { source_at, .. }
             | Self::NotFound { source_at, .. }
@@ -151,6 +157,30 @@ impl RenderError {
             | Self::Duplicate { second: source_at, .. } => Some(source_at.line),
             _ => None,
         }
+    }
+
+    /// The error without the values that must not be repeated; places stay.
+    pub(super) fn mask(mut self, values: &Confidential) -> Self {
+        if values.is_empty() {
+            return self;
+        }
+        let text = match &mut self {
+            Self::Invalid { problem, .. } => problem,
+            Self::Duplicate { object, .. } => object,
+            Self::UnknownField { field, .. } => field,
+            Self::Refused { what, .. } => what,
+            Self::NotFound { path, .. } => path,
+            Self::Yaml(error) => match &mut error.problem {
+                YamlProblem::Syntax(text)
+                | YamlProblem::NotFinite(text)
+                | YamlProblem::DuplicateKey { key: text, .. }
+                | YamlProblem::TagMismatch { value: text, .. } => text,
+                _ => return self,
+            },
+            _ => return self,
+        };
+        *text = values.mask(text);
+        self
     }
 
     /// Whether the path to render does not exist at all.

@@ -27,6 +27,11 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// The lines of the fields, by their names in small letters.
+    pub fn lines(&self) -> BTreeMap<String, usize> {
+        self.entries.iter().map(|(key, _)| (key.text.to_ascii_lowercase(), key.line)).collect()
+    }
+
     /// The fields of a mapping whose only fields may be `known`.
     pub fn new(node: &'a Node, file: &'a str, what: &str, known: &[&str]) -> Result<Self, RenderError> {
         let NodeKind::Map(entries) = &node.kind else {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::error::RenderError;
 use super::fields::Located;
 use super::resource::{Behavior, Resource, Source};
+use crate::sops::Format;
 
 /// What a generator makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,14 @@ pub(super) enum GeneratorKind {
 }
 
 impl GeneratorKind {
+    /// The field of a kustomization that lists such generators.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configMapGenerator",
+            Self::Secret => "secretGenerator",
+        }
+    }
+
     /// The generator's kind, as `buildMetadata` names it.
     pub fn plugin_name(self) -> &'static str {
         match self {
@@ -49,8 +58,17 @@ impl GeneratorOptions {
     }
 }
 
-/// Reads a file that is named at a place.
-pub(super) type LoadFile<'a> = &'a dyn Fn(&str, &Source) -> Result<Vec<u8>, RenderError>;
+/// A file that a generator reads.
+pub(super) struct SourceFile<'a> {
+    pub path: &'a str,
+    /// What its content is, if it is encrypted.
+    pub format: Format,
+    /// Where it is named.
+    pub at: &'a Source,
+}
+
+/// Reads a file for a generator.
+pub(super) type LoadFile<'a> = &'a dyn Fn(&SourceFile<'_>) -> Result<Vec<u8>, RenderError>;
 
 /// One entry of a generator list.
 #[derive(Debug, Clone)]
@@ -78,7 +96,12 @@ impl Generator {
             Ok(())
         };
         for env in &self.envs {
-            for (key, value) in env_lines(&load(&env.text, &env.source)?, env)? {
+            let format = match Format::of_name(&env.text) {
+                Format::Binary => Format::Dotenv,
+                format => format,
+            };
+            let content = load(&SourceFile { path: &env.text, format, at: &env.source })?;
+            for (key, value) in env_lines(&content, env)? {
                 add(key, value.into_bytes(), &env.source)?;
             }
         }
@@ -90,7 +113,9 @@ impl Generator {
         }
         for file in &self.files {
             let (key, path) = file_source(file)?;
-            add(key, load(&path, &file.source)?, &file.source)?;
+            let format = Format::of_name(&key);
+            let content = load(&SourceFile { path: &path, format, at: &file.source })?;
+            add(key, content, &file.source)?;
         }
         self.object(pairs)
     }

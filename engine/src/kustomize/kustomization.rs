@@ -120,9 +120,16 @@ pub(super) struct Kustomization {
     pub generators: Vec<Generator>,
     pub sort: Option<SortOrder>,
     pub build_metadata: Vec<String>,
+    /// Where the fields stand that are one setting, or are looked at as one.
+    lines: BTreeMap<String, usize>,
 }
 
 impl Kustomization {
+    /// Where a field stands; the beginning of the file where it is not there.
+    pub fn source_of(&self, field: &str) -> Source {
+        Source::new(&self.file, self.lines.get(&field.to_ascii_lowercase()).copied().unwrap_or(1))
+    }
+
     /// Reads a kustomization file.
     pub fn read(text: &str, file: &str) -> Result<Self, RenderError> {
         let documents = read_nodes(text, file, Dialect::Settings)?;
@@ -197,6 +204,7 @@ impl Kustomization {
             generators,
             sort: fields.get("sortOptions").map(|(_, n)| sort_order(n, file)).transpose()?,
             build_metadata: build_metadata(&fields)?,
+            lines: fields.lines(),
         })
     }
 }

@@ -2,10 +2,12 @@
 
 use super::error::RenderError;
 use super::fields::Located;
+use super::generators::SourceFile;
 use super::kustomization::{FILE_NAMES, Kustomization};
 use super::render::Renderer;
 use super::resource::Source;
 use super::tree::{EntryKind, join};
+use crate::sops::{self, Format, Style};
 
 impl Renderer<'_> {
     /// The kustomization file of a folder, if there is one.
@@ -97,8 +99,37 @@ impl Renderer<'_> {
         }
     }
 
-    pub(super) fn load(&self, directory: &str, path: &str, at: &Source) -> Result<Vec<u8>, RenderError> {
-        let file = self.find(directory, &Located { text: path.to_owned(), source: at.clone() })?;
-        self.reader.bytes(&file)
+    /// A file that a generator reads, decrypted where it is encrypted.
+    pub(super) fn load(&self, directory: &str, file: &SourceFile<'_>) -> Result<Vec<u8>, RenderError> {
+        let entry = Located { text: file.path.to_owned(), source: file.at.clone() };
+        let path = self.find(directory, &entry)?;
+        self.plain(self.reader.bytes(&path)?, file.format, &path, Style::AsSops)
+    }
+
+    /// The text of a file with objects or a patch, decrypted where it is encrypted.
+    pub(super) fn text(&self, file: &str) -> Result<String, RenderError> {
+        let content = self.plain(self.reader.bytes(file)?, Format::Yaml, file, Style::Lines)?;
+        String::from_utf8(content).map_err(|_| RenderError::NotText { path: file.to_owned() })
+    }
+
+    fn plain(
+        &self,
+        content: Vec<u8>,
+        format: Format,
+        file: &str,
+        style: Style,
+    ) -> Result<Vec<u8>, RenderError> {
+        if !sops::may_be_encrypted(&content) {
+            return Ok(content);
+        }
+        // Other keys may give another result from here on, even where these fail.
+        self.reader.depend_on_keys();
+        match sops::decrypt(&content, format, file, self.keys, style)? {
+            Some(opened) => {
+                self.confidential.borrow_mut().extend(&opened.values);
+                Ok(opened.content)
+            }
+            None => Ok(content),
+        }
     }
 }

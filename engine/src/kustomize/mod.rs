@@ -10,6 +10,7 @@ mod cache;
 mod configurations;
 mod crds;
 mod error;
+mod explain;
 mod field_path;
 mod field_spec;
 mod fields;
@@ -45,8 +46,9 @@ mod vars;
 
 pub use cache::{Cache, CacheStatistics, DEFAULT_CACHE_BYTES};
 pub use error::RenderError;
+pub use explain::Step;
 pub use reads::{MAX_FILE_BYTES, MAX_READ_BYTES, ReadSet, Reader};
-pub use render::{FailedRender, Rendered, render, render_or_reads, render_or_reads_with, render_with};
+pub use render::{FailedRender, Options, Rendered, render, render_as, render_with};
 pub use resource::Source;
 pub use resource_map::MAX_OBJECTS;
 pub use tree::{Entry, EntryKind, MapTree, Tree, TreeError, join};

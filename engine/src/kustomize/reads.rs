@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::object::Digest;
+use crate::sops::KeyRing;
 
 use super::error::RenderError;
 use super::tree::{EntryKind, Tree, join, parent};
@@ -37,15 +38,26 @@ pub struct ReadSet {
     seen: BTreeMap<String, Seen>,
     /// The ids of directories, where the tree knows them: below an equal one all is equal.
     directories: BTreeMap<String, String>,
+    /// The name of the keys that encrypted files were to be opened with, where there were such files.
+    keys: Option<String>,
     /// What sub-results read that were made for this render or for others.
     included: Vec<Arc<ReadSet>>,
 }
 
 impl ReadSet {
-    /// Whether a render of another tree would read the same, and so give the same.
+    /// Whether a render of another tree without keys would read the same, and so give the same.
     ///
     /// Looks only at what was read. A tree that cannot be read counts as changed.
     pub fn unchanged(&self, tree: &dyn Tree) -> bool {
+        self.unchanged_with(tree, None)
+    }
+
+    /// As [`ReadSet::unchanged`], for a render with these keys: others matter where a file is encrypted.
+    pub fn unchanged_with(&self, tree: &dyn Tree, keys: Option<&dyn KeyRing>) -> bool {
+        self.keys.as_deref().is_none_or(|known| known == name_of(keys)) && self.same_files(tree)
+    }
+
+    fn same_files(&self, tree: &dyn Tree) -> bool {
         let root = tree.entry("").ok().flatten().and_then(|entry| entry.id);
         if root.is_some() && root == self.root {
             return true;
@@ -65,7 +77,7 @@ impl ReadSet {
             }
             Self::is_same(tree, path, seen).unwrap_or(false)
         });
-        own && self.included.iter().all(|included| included.unchanged(tree))
+        own && self.included.iter().all(|included| included.same_files(tree))
     }
 
     /// About how many bytes this takes.
@@ -110,6 +122,11 @@ impl ReadSet {
     }
 }
 
+/// The name of keys, by which a result is known to depend on them.
+pub(super) fn name_of(keys: Option<&dyn KeyRing>) -> &str {
+    keys.map_or("", KeyRing::id)
+}
+
 /// The directories that a path is in, from the innermost.
 fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(path.rsplit_once('/').map(|(directory, _)| directory), |directory| {
@@ -129,12 +146,30 @@ pub struct Reader<'t> {
     /// What was read before the parts began that are read now, from the outermost.
     outer: RefCell<Vec<ReadSet>>,
     bytes: Cell<usize>,
+    /// The name of the keys at hand.
+    keys: String,
 }
 
 impl<'t> Reader<'t> {
     /// Nothing was read yet.
     pub fn new(tree: &'t dyn Tree) -> Self {
-        Self { tree, reads: RefCell::default(), outer: RefCell::default(), bytes: Cell::new(0) }
+        Self::with_keys(tree, None)
+    }
+
+    /// Nothing was read yet; encrypted files are to be opened with these keys.
+    pub fn with_keys(tree: &'t dyn Tree, keys: Option<&dyn KeyRing>) -> Self {
+        Self {
+            tree,
+            reads: RefCell::default(),
+            outer: RefCell::default(),
+            bytes: Cell::new(0),
+            keys: name_of(keys).to_owned(),
+        }
+    }
+
+    /// Notes that the result depends on the keys at hand.
+    pub(super) fn depend_on_keys(&self) {
+        self.reads.borrow_mut().keys = Some(self.keys.clone());
     }
 
     /// What was read, when the render is done.
@@ -169,15 +204,23 @@ impl<'t> Reader<'t> {
     pub(super) fn end_part(&self) -> Arc<ReadSet> {
         let outer = self.outer.borrow_mut().pop().unwrap_or_default();
         let part = Arc::new(ReadSet { root: self.root(), ..self.reads.replace(outer) });
-        self.reads.borrow_mut().included.push(Arc::clone(&part));
+        self.add(&part);
         part
     }
 
     /// Counts the reads of a sub-result that was made before.
     pub(super) fn include(&self, part: &Arc<ReadSet>, bytes: usize, path: &str) -> Result<(), RenderError> {
         self.count(bytes, path)?;
-        self.reads.borrow_mut().included.push(Arc::clone(part));
+        self.add(part);
         Ok(())
+    }
+
+    fn add(&self, part: &Arc<ReadSet>) {
+        let mut reads = self.reads.borrow_mut();
+        if part.keys.is_some() {
+            reads.keys.clone_from(&part.keys);
+        }
+        reads.included.push(Arc::clone(part));
     }
 
     fn count(&self, bytes: usize, path: &str) -> Result<(), RenderError> {

@@ -1,12 +1,17 @@
 //! From a tree to objects: accumulating kustomizations in kustomize's order.
 
-use crate::object::{Bundle, DuplicateObject, Object, schema};
+use std::cell::RefCell;
+
+use crate::object::{Bundle, Confidential, DuplicateObject, Object, schema};
+use crate::sops::KeyRing;
 
 use super::accumulator::Accumulator;
 use super::build_metadata;
 use super::cache::Cache;
 use super::error::RenderError;
+use super::explain::Step;
 use super::fields::Located;
+use super::generators::SourceFile;
 use super::kustomization::Kustomization;
 use super::merge_schema::Schemas;
 use super::name_references;
@@ -34,6 +39,10 @@ pub struct Rendered {
     pub sources: Vec<Source>,
     /// What was read, to know whether another tree gives the same.
     pub reads: ReadSet,
+    /// What was decrypted, and must not be repeated in messages about the objects.
+    pub confidential: Confidential,
+    /// What made and changed each object, by its position, if that was asked for.
+    pub steps: Vec<Vec<Step>>,
 }
 
 impl Rendered {
@@ -77,7 +86,7 @@ pub struct FailedRender {
 /// # Ok::<(), engine::kustomize::RenderError>(())
 /// ```
 pub fn render(tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
-    rendered(render_recorded(None, tree, path)).map_err(|failed| failed.error)
+    render_as(Options::default(), tree, path).map_err(|failed| failed.error)
 }
 
 /// As [`render`], but takes what included kustomizations gave from a cache, and keeps it there.
@@ -85,46 +94,34 @@ pub fn render(tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
 /// # Errors
 /// As [`render`].
 pub fn render_with(cache: &Cache, tree: &dyn Tree, path: &str) -> Result<Rendered, RenderError> {
-    rendered(render_recorded(Some(cache), tree, path)).map_err(|failed| failed.error)
+    let options = Options { cache: Some(cache), ..Options::default() };
+    render_as(options, tree, path).map_err(|failed| failed.error)
 }
 
-/// As [`render`], but gives what was read also where rendering fails, so that a failure need not be
-/// repeated until something that it read changes.
+/// What a render may use.
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Where results of included kustomizations are kept and found.
+    pub cache: Option<&'a Cache>,
+    /// What encrypted files are opened with.
+    pub keys: Option<&'a dyn KeyRing>,
+    /// Whether every object notes what made it and what changed it. Takes time, and no cache is used.
+    pub explain: bool,
+}
+
+/// As [`render`], with a cache and with keys. Gives what was read also where rendering fails, so that a
+/// failure need not be repeated until something that it read changes.
 ///
 /// # Errors
-/// As [`render`], with what was read.
-pub fn render_or_reads(tree: &dyn Tree, path: &str) -> Result<Rendered, Box<FailedRender>> {
-    rendered(render_recorded(None, tree, path))
-}
-
-/// As [`render_or_reads`], with a cache as in [`render_with`].
-///
-/// # Errors
-/// As [`render_or_reads`].
-pub fn render_or_reads_with(
-    cache: &Cache,
-    tree: &dyn Tree,
-    path: &str,
-) -> Result<Rendered, Box<FailedRender>> {
-    rendered(render_recorded(Some(cache), tree, path))
-}
-
-type Recorded = (Result<Objects, RenderError>, ReadSet);
-
-fn rendered((result, reads): Recorded) -> Result<Rendered, Box<FailedRender>> {
-    match result {
-        Ok((objects, sources)) => Ok(Rendered { objects, sources, reads }),
-        Err(error) => Err(Box::new(FailedRender { error, reads })),
-    }
-}
-
-type Objects = (Vec<Object>, Vec<Source>);
-
-fn render_recorded(cache: Option<&Cache>, tree: &dyn Tree, path: &str) -> Recorded {
+/// As [`render`], with what was read. Nothing that was decrypted is repeated in the message.
+pub fn render_as(options: Options<'_>, tree: &dyn Tree, path: &str) -> Result<Rendered, Box<FailedRender>> {
     let mut renderer = Renderer {
-        cache,
+        cache: options.cache.filter(|_| !options.explain),
+        explains: options.explain,
+        keys: options.keys,
+        confidential: RefCell::default(),
         deepest: 0,
-        reader: Reader::new(tree),
+        reader: Reader::with_keys(tree, options.keys),
         stack: Vec::new(),
         visited: 0,
         tracks_origin: false,
@@ -133,13 +130,27 @@ fn render_recorded(cache: Option<&Cache>, tree: &dyn Tree, path: &str) -> Record
         builtin_uses: 0,
     };
     let result = renderer.render(path).and_then(finish);
-    (result, renderer.reader.into_read_set())
+    let (reads, confidential) = (renderer.reader.into_read_set(), renderer.confidential.into_inner());
+    match result {
+        Ok(Finished { objects, sources, steps }) => {
+            Ok(Rendered { objects, sources, reads, confidential, steps })
+        }
+        Err(error) => Err(Box::new(FailedRender { error: error.mask(&confidential), reads })),
+    }
+}
+
+/// Objects, with where each is from and what changed it.
+struct Finished {
+    objects: Vec<Object>,
+    sources: Vec<Source>,
+    steps: Vec<Vec<Step>>,
 }
 
 /// Turns resources into objects and checks that each identity is there once.
-fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
+fn finish(resources: Vec<Resource>) -> Result<Finished, RenderError> {
     let mut objects = Vec::with_capacity(resources.len());
     let mut sources = Vec::with_capacity(resources.len());
+    let mut steps = Vec::with_capacity(resources.len());
     for mut resource in resources {
         resource.settle_annotations();
         resource.settle_empty_fields();
@@ -147,6 +158,7 @@ fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
             .map_err(|problem| RenderError::Object { source_at: resource.source.clone(), problem })?;
         objects.push(object);
         sources.push(resource.source);
+        steps.push(resource.steps);
     }
     let mut seen = std::collections::HashMap::with_capacity(objects.len());
     for (at, object) in objects.iter().enumerate() {
@@ -159,11 +171,16 @@ fn finish(resources: Vec<Resource>) -> Result<Objects, RenderError> {
             });
         }
     }
-    Ok((objects, sources))
+    Ok(Finished { objects, sources, steps })
 }
 
 pub(super) struct Renderer<'t> {
     pub(super) cache: Option<&'t Cache>,
+    pub(super) keys: Option<&'t dyn KeyRing>,
+    /// What was decrypted.
+    pub(super) confidential: RefCell<Confidential>,
+    /// Whether objects note what changed them.
+    pub(super) explains: bool,
     /// How deep kustomizations nested where they nested deepest.
     pub(super) deepest: usize,
     pub(super) reader: Reader<'t>,
@@ -186,18 +203,23 @@ impl Renderer<'_> {
                 Some(file) => self.render_kustomization(&directory, &file),
                 None => self.render_folder(&directory),
             },
-            (file, _) => resources::read(&self.reader.text(&file)?, &file, Role::Object),
+            (file, _) => self.read_objects(&file, &file),
         }
     }
 
     fn render_kustomization(&mut self, directory: &str, file: &str) -> Result<Vec<Resource>, RenderError> {
         let root = Kustomization::read(&self.reader.text(file)?, file)?;
         self.tracks_origin = !root.build_metadata.is_empty();
-        let mut accumulated = self.accumulate(directory, "", &root, Accumulator::default())?;
+        let mut accumulated = self.accumulate(directory, "", &root, self.nothing_yet())?;
+        accumulated.begin_steps();
         hash::rename_by_content(&mut accumulated.resources);
         let config = accumulated.config.clone().unwrap_or_else(TransformerConfig::builtin);
+        let end = Source::new(file, 1);
+        accumulated.step(None, || Step::new("name suffix from the content", &end));
         name_references::follow(&mut accumulated.resources, &config)?;
+        accumulated.step(None, || Step::new("references to names", &end));
         vars::resolve(&accumulated.variables, accumulated.resources.as_mut_slice(), &config.var_reference)?;
+        accumulated.step(None, || Step::new("vars", &root.source_of("vars")));
         let mut list = accumulated.resources.into_list();
         list.retain(|resource| !resources::is_for_other_tools(&resource.value));
         order::sort(&mut list, root.sort.as_ref());
@@ -234,7 +256,7 @@ impl Renderer<'_> {
                     None => self.read_folder(&inner, map)?,
                 },
                 Some((file, EntryKind::File)) if is_manifest(&name) => {
-                    for resource in resources::read(&self.reader.text(&file)?, &path, Role::Object)? {
+                    for resource in self.read_objects(&file, &path)? {
                         map.append(resource)?;
                     }
                 }
@@ -243,6 +265,23 @@ impl Renderer<'_> {
         }
         self.stack.pop();
         Ok(())
+    }
+
+    /// The objects of a file; errors name it by `shown`.
+    fn read_objects(&self, file: &str, shown: &str) -> Result<Vec<Resource>, RenderError> {
+        let mut resources = resources::read(&self.text(file)?, shown, Role::Object)?;
+        if self.explains {
+            for resource in &mut resources {
+                let source = resource.source.clone();
+                resource.steps.push(Step::new("resources", &source));
+            }
+        }
+        Ok(resources)
+    }
+
+    /// An accumulator with nothing in it.
+    pub(super) fn nothing_yet(&self) -> Accumulator {
+        Accumulator { explains: self.explains, ..Accumulator::default() }
     }
 
     /// Notes that a folder is being accumulated; refuses cycles and endless nesting.
@@ -289,8 +328,11 @@ impl Renderer<'_> {
         }
         self.add_config(directory, kustomization, &mut accumulated)?;
         for generator in &kustomization.generators {
-            let load = |path: &str, at: &Source| self.load(directory, path, at);
+            let load = |file: &SourceFile<'_>| self.load(directory, file);
             let mut generated = generator.generate(&load)?;
+            if self.explains {
+                generated.steps.push(Step::new(generator.kind.field(), &generator.source));
+            }
             if self.tracks_origin {
                 generated.origin =
                     Some(configured(origin, &kustomization.file, generator.kind.plugin_name()));
@@ -305,7 +347,7 @@ impl Renderer<'_> {
         }
         let load = |path: &Located| {
             let file = self.find(directory, path)?;
-            Ok((self.reader.text(&file)?, file))
+            Ok((self.text(&file)?, file))
         };
         let note = |name: &str| self.tracks_origin.then(|| configured(origin, &kustomization.file, name));
         transform::run(kustomization, &mut accumulated, &load, &note, &self.schemas)?;
@@ -330,7 +372,7 @@ impl Renderer<'_> {
                 accumulated.merge(child, &entry.source)
             }
             (file, _) => {
-                for mut resource in resources::read(&self.reader.text(&file)?, &file, Role::Object)? {
+                for mut resource in self.read_objects(&file, &file)? {
                     self.builtin_uses += usize::from(schema::scope(&resource.gvk()).is_none());
                     if self.tracks_origin {
                         resource.origin =

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::explain::Step;
 use crate::object::schema::{self, Scope};
 use crate::object::{GroupVersionKind, InvalidObject, Object};
 
@@ -120,6 +121,8 @@ pub(super) struct Resource {
     pub empty_fields: Vec<(Vec<String>, bool)>,
     pub origin: Option<Origin>,
     pub transformations: Vec<Origin>,
+    /// What made the object and changed it, where that is asked for.
+    pub steps: Vec<Step>,
 }
 
 impl Resource {
@@ -138,6 +141,7 @@ impl Resource {
             empty_fields: Vec::new(),
             origin: None,
             transformations: Vec::new(),
+            steps: Vec::new(),
         })
     }
 
@@ -291,6 +295,7 @@ impl Resource {
         self.suffixes = old.suffixes;
         self.variables = old.variables;
         self.source = old.source;
+        self.steps = old.steps.into_iter().chain(std::mem::take(&mut self.steps)).collect();
     }
 
     /// Makes annotations texts, as kustomize does whenever it writes its notes; an empty map goes.

@@ -6,7 +6,9 @@ use super::accumulator::Accumulator;
 use super::configurations;
 use super::crds;
 use super::error::RenderError;
+use super::explain::Step;
 use super::fields::Located;
+use super::generators::SourceFile;
 use super::kustomization::{Kustomization, OpenApi};
 use super::merge_schema::Schemas;
 use super::patches;
@@ -96,9 +98,12 @@ impl Renderer<'_> {
         for object in
             self.plugin_objects(directory, origin, kustomization, &kustomization.plugin_generators)?
         {
-            let load = |path: &str, at: &Source| self.load(directory, path, at);
+            let load = |file: &SourceFile<'_>| self.load(directory, file);
             let mut generated = plugins::generate(&object, &load)?;
             generated.origin = plugins::origin(&object);
+            if self.explains {
+                generated.steps.push(Step::new(&format!("generators: {}", object.kind()), &object.source));
+            }
             accumulated.resources.absorb(generated)?;
         }
         Ok(())
@@ -119,14 +124,17 @@ impl Renderer<'_> {
         }
         let load = |path: &Located| {
             let file = self.find(directory, path)?;
-            Ok((self.reader.text(&file)?, file))
+            Ok((self.text(&file)?, file))
         };
         let load: Load<'_> = &load;
+        accumulated.begin_steps();
         for object in objects {
             for transformer in Transformer::read(&object)? {
                 transformer.apply(accumulated, load, &self.schemas)?;
             }
-            accumulated.remark(plugins::origin(&object));
+            accumulated.step(plugins::origin(&object), || {
+                Step::new(&format!("transformers: {}", object.kind()), &object.source)
+            });
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::accumulator::Accumulator;
 use super::error::RenderError;
+use super::explain::Step;
 use super::fields::Located;
 use super::kustomization::{Kustomization, PatchEntry, ReplacementEntry};
 use super::labels::set_pairs;
@@ -15,6 +16,7 @@ use super::replacements::Replacement;
 use super::resource::{Origin, Resource, Source};
 use super::resources::Role;
 use super::transformer_config::TransformerConfig;
+use super::tree::{join, parent};
 
 /// Reads a file that the kustomization names: its text and its path.
 pub(super) type Load<'a> = &'a dyn Fn(&Located) -> Result<(String, String), RenderError>;
@@ -30,6 +32,7 @@ pub(super) fn run(
     schemas: &Schemas,
 ) -> Result<(), RenderError> {
     let config = accumulated.config.clone().unwrap_or_else(TransformerConfig::builtin);
+    accumulated.begin_steps();
     patch(kustomization, accumulated, load, note, schemas)?;
     if let Some(namespace) = &kustomization.namespace {
         for resource in accumulated.resources.iter_mut() {
@@ -37,37 +40,39 @@ pub(super) fn run(
                 .map_err(at(&namespace.source))?;
         }
         accumulated.resources.check_identities()?;
-        accumulated.remark(note("NamespaceTransformer"));
+        accumulated.step(note("NamespaceTransformer"), || Step::new("namespace", &namespace.source));
     }
     if let Some(prefix) = &kustomization.name_prefix {
         for resource in accumulated.resources.iter_mut() {
             rename(Affix::Prefix(&prefix.text), resource, &config.name_prefix).map_err(at(&prefix.source))?;
         }
-        accumulated.remark(note("PrefixTransformer"));
+        accumulated.step(note("PrefixTransformer"), || Step::new("namePrefix", &prefix.source));
     }
     if let Some(suffix) = &kustomization.name_suffix {
         for resource in accumulated.resources.iter_mut() {
             rename(Affix::Suffix(&suffix.text), resource, &config.name_suffix).map_err(at(&suffix.source))?;
         }
-        accumulated.remark(note("SuffixTransformer"));
+        accumulated.step(note("SuffixTransformer"), || Step::new("nameSuffix", &suffix.source));
     }
     label(kustomization, accumulated, &config, note)?;
     for entry in &kustomization.patches_json {
         let patch = read_patch(entry, &kustomization.file, load)?;
         patches::apply_json(entry, patch, &mut accumulated.resources)?;
-        accumulated.remark(note("PatchJson6902Transformer"));
+        accumulated
+            .step(note("PatchJson6902Transformer"), || patch_step("patchesJson6902", entry, kustomization));
     }
     for (source, replicas) in &kustomization.replicas {
         replicas.apply(accumulated.resources.as_mut_slice(), &config.replicas).map_err(at(source))?;
-        accumulated.remark(note("ReplicaCountTransformer"));
+        accumulated.step(note("ReplicaCountTransformer"), || Step::new("replicas", source));
     }
     for (source, image) in &kustomization.images {
         image.apply(accumulated.resources.iter_mut(), &config.images).map_err(at(source))?;
-        accumulated.remark(note("ImageTagTransformer"));
+        accumulated.step(note("ImageTagTransformer"), || Step::new("images", source));
     }
     if !kustomization.replacements.is_empty() {
-        replace(&kustomization.replacements, &Source::new(&kustomization.file, 1), accumulated, load)?;
-        accumulated.remark(note("ReplacementTransformer"));
+        let source = kustomization.source_of("replacements");
+        replace(&kustomization.replacements, &source, accumulated, load)?;
+        accumulated.step(note("ReplacementTransformer"), || Step::new("replacements", &source));
     }
     Ok(())
 }
@@ -85,14 +90,23 @@ fn patch(
     }
     if !kustomization.patches_strategic.is_empty() {
         patches::apply_strategic(strategic, &mut accumulated.resources, schemas)?;
-        accumulated.remark(note("PatchStrategicMergeTransformer"));
+        accumulated.step(note("PatchStrategicMergeTransformer"), || {
+            Step::new("patchesStrategicMerge", &kustomization.source_of("patchesStrategicMerge"))
+        });
     }
     for entry in &kustomization.patches {
         let patch = read_patch(entry, &kustomization.file, load)?;
         patches::apply(entry, patch, &mut accumulated.resources, schemas)?;
-        accumulated.remark(note("PatchTransformer"));
+        accumulated.step(note("PatchTransformer"), || patch_step("patches", entry, kustomization));
     }
     Ok(())
+}
+
+/// A patch as a step, with its file.
+fn patch_step(field: &str, entry: &PatchEntry, kustomization: &Kustomization) -> Step {
+    let directory = parent(&kustomization.file);
+    let file = entry.path.as_ref().and_then(|path| join(directory, &path.text));
+    Step::new(field, &entry.source).with(file.as_deref())
 }
 
 fn label(
@@ -105,7 +119,7 @@ fn label(
         let specs = labels.field_specs(config).map_err(at(source))?;
         grow_by_pairs(&labels.pairs, accumulated, source)?;
         set_pairs(&labels.pairs, accumulated.resources.iter_mut(), &specs).map_err(at(source))?;
-        accumulated.remark(note("LabelTransformer"));
+        accumulated.step(note("LabelTransformer"), || Step::new("labels", source));
     }
     let source = Source::new(&kustomization.file, 1);
     grow_by_pairs(&kustomization.common_labels, accumulated, &source)?;
@@ -113,7 +127,9 @@ fn label(
     if !kustomization.labels.is_empty() || !kustomization.common_labels.is_empty() {
         set_pairs(&kustomization.common_labels, accumulated.resources.iter_mut(), &config.common_labels)
             .map_err(at(&source))?;
-        accumulated.remark(note("LabelTransformer"));
+        accumulated.step(note("LabelTransformer"), || {
+            Step::new("commonLabels", &kustomization.source_of("commonLabels"))
+        });
     }
     if !kustomization.common_annotations.is_empty() {
         set_pairs(
@@ -122,7 +138,9 @@ fn label(
             &config.common_annotations,
         )
         .map_err(at(&source))?;
-        accumulated.remark(note("AnnotationsTransformer"));
+        accumulated.step(note("AnnotationsTransformer"), || {
+            Step::new("commonAnnotations", &kustomization.source_of("commonAnnotations"))
+        });
     }
     Ok(())
 }

@@ -169,10 +169,12 @@ impl Word {
         if let Some(held) = &rollout.held {
             let reason = format!("{:?}", held.reason);
             let waits = held.release.revision.short();
-            let state = if held.retry_at.is_some() && held.reason != HoldReason::ApplyRejected {
-                State::Moving
-            } else {
-                State::Stuck
+            let state = match held.reason {
+                // Nobody has to do anything but wait.
+                HoldReason::AwaitsEnvironment => State::Moving,
+                HoldReason::ApplyRejected => State::Stuck,
+                _ if held.retry_at.is_some() => State::Moving,
+                _ => State::Stuck,
             };
             return word(state, &reason, format!("{waits} waits: {}{serves}", held.message));
         }

@@ -2,10 +2,12 @@
 
 mod bundle;
 mod canonical;
+mod confidential;
 mod identity;
 pub mod schema;
 pub mod yaml;
 
 pub use bundle::{Bundle, DuplicateObject};
 pub use canonical::{Digest, ParseDigestError, canonical_json};
+pub use confidential::Confidential;
 pub use identity::{GroupKind, GroupVersionKind, InvalidObject, Object, ObjectRef};

@@ -6,6 +6,7 @@ use super::event::{ApplyMode, DoorProblem, Effect};
 use super::state::{Held, HoldReason, Phase, Release};
 use super::step::{Turn, shorten};
 use super::transition::Reason;
+use super::window::closed;
 use crate::object::Digest;
 
 impl Turn {
@@ -45,6 +46,8 @@ impl Turn {
             && held.release.digest == digest
             && (held.reason != HoldReason::Suspended || self.rollout.settings.suspended)
             && (held.reason != HoldReason::DigestBlocked || self.rollout.block_on(&digest).is_some())
+            // The commit may mean something else for the environment that is waited for.
+            && (held.reason != HoldReason::AwaitsEnvironment || held.release.revision == release.revision)
         {
             // Known to wait: a newer commit with the same bundle has the same fate.
             return;
@@ -112,8 +115,22 @@ impl Turn {
             self.hold(&release, HoldReason::ApprovalRequired, message, None);
             return;
         }
+        if let Some(closed) = closed(&self.rollout.settings.windows, self.now) {
+            let retry = closed.until.map(|until| until.duration_since(self.now));
+            self.hold(&release, HoldReason::WindowClosed, closed.message, retry);
+            return;
+        }
         let actor = if self.rollout.approved.is_some() { "approver" } else { "git" };
         self.start(release, actor);
+    }
+
+    /// What waits for another environment may have waited long enough.
+    pub(super) fn other_changed(&mut self) {
+        let waits =
+            self.rollout.held.as_ref().is_some_and(|held| held.reason == HoldReason::AwaitsEnvironment);
+        if waits && self.rollout.checking.is_none() {
+            self.check_held();
+        }
     }
 
     pub(super) fn refused(&mut self, digest: &Digest, problem: &DoorProblem) {
@@ -130,8 +147,10 @@ impl Turn {
             (false, HoldReason::ApplyRejected) => Some(15),
             _ => None,
         };
-        let retry =
-            first.map(|seconds: i64| SignedDuration::from_secs((seconds << attempts.min(8)).min(300)));
+        let known = problem.again_at.map(|at| at.duration_since(self.now).max(SignedDuration::from_secs(1)));
+        let retry = known.or_else(|| {
+            first.map(|seconds: i64| SignedDuration::from_secs((seconds << attempts.min(8)).min(300)))
+        });
         self.hold(&release, problem.reason, problem.message.clone(), retry);
     }
 

@@ -1,5 +1,6 @@
 //! What happens to a rollout, and what it asks for.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{HoldReason, Release, Settings, SourceProblem};
@@ -83,6 +84,8 @@ pub enum Event {
         /// Which readers.
         sink: Sink,
     },
+    /// Another environment, that this one may wait for, has changed.
+    OtherChanged,
     /// A person asked for something through the Kubernetes API.
     Commanded {
         /// What.
@@ -101,6 +104,9 @@ pub struct DoorProblem {
     pub message: String,
     /// Whether trying again can help without a new commit.
     pub transient: bool,
+    /// When trying again helps, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_at: Option<Timestamp>,
 }
 
 /// A request of a person.

@@ -12,6 +12,7 @@ mod settings;
 mod state;
 mod step;
 mod transition;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -23,3 +24,4 @@ pub use state::{
 };
 pub use step::step;
 pub use transition::{Reason, Transition};
+pub use window::Window;

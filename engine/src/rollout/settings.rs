@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Window;
 use crate::gate::Gate;
 
 /// The part of an Environment's specification that rollouts are decided by.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub drift: Drift,
     /// Whether a person has to approve each release.
     pub approval_required: bool,
+    /// Times at which releases may begin, or may not.
+    pub windows: Vec<Window>,
     /// Whether reconciliation is switched off.
     pub suspended: bool,
     /// Whether transitions are recorded on an evidence branch.
@@ -37,6 +40,7 @@ impl Default for Settings {
             rollback: RollbackMode::Auto,
             drift: Drift::Correct,
             approval_required: false,
+            windows: Vec::new(),
             suspended: false,
             evidence: false,
             messages: false,

@@ -106,8 +106,12 @@ pub enum HoldReason {
     ApplyRejected,
     /// It would delete more than is allowed without approval.
     DeletionRefused,
+    /// Another environment has to be ready, or to have settled the same, before.
+    AwaitsEnvironment,
     /// A person has to approve it.
     ApprovalRequired,
+    /// No release goes out at this time.
+    WindowClosed,
     /// Reconciliation is suspended.
     Suspended,
 }
@@ -199,6 +203,9 @@ pub struct Rollout {
     /// The baseline: the release that settled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Release>,
+    /// Since when the baseline's bundle is the baseline; a commit that changes nothing of it changes nothing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<Timestamp>,
     /// The baseline before that: where a person's rollback goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Release>,
@@ -281,6 +288,7 @@ impl Rollout {
             sequence: 0,
             settings: Settings::default(),
             settled: None,
+            settled_at: None,
             previous: None,
             target: None,
             checking: None,

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::event::{ApplyMode, Command, Effect, Event, Sink};
-use super::state::{HoldReason, Outgoing, Phase, Rollout};
+use super::state::{Held, HoldReason, Outgoing, Phase, Rollout};
 use super::transition::{Reason, Transition};
 use super::{Drift, Settings, SourceProblem};
 use crate::gate::{GateReport, GateRun};
@@ -19,6 +19,10 @@ const DRIFT_TOLD_EVERY: SignedDuration = SignedDuration::from_secs(60);
 pub fn step(rollout: &Rollout, event: &Event, now: Timestamp) -> (Rollout, Vec<Effect>) {
     let mut turn = Turn { rollout: rollout.clone(), effects: Vec::new(), now };
     turn.fold(event);
+    let baseline = |rollout: &Rollout| rollout.settled.as_ref().map(|settled| settled.digest);
+    if baseline(rollout) != baseline(&turn.rollout) {
+        turn.rollout.settled_at = turn.rollout.settled.is_some().then_some(now);
+    }
     (turn.rollout, turn.effects)
 }
 
@@ -49,6 +53,7 @@ impl Turn {
             Event::Tick => self.tick(),
             Event::Drifted { objects } => self.drifted(objects),
             Event::Delivered { sequence, sink } => self.delivered(*sequence, *sink),
+            Event::OtherChanged => self.other_changed(),
             Event::Commanded { command, actor } => match command {
                 Command::Approve(digest) => self.approve(digest, actor),
                 Command::Retry => self.retry(actor),
@@ -89,7 +94,15 @@ impl Turn {
             return;
         }
         let gates_changed = self.rollout.settings.gates != settings.gates;
+        let windows_changed = self.rollout.settings.windows != settings.windows;
         self.rollout.settings = settings.clone();
+        let in_window = |held: &Held| held.reason == HoldReason::WindowClosed;
+        if windows_changed
+            && self.rollout.checking.is_none()
+            && self.rollout.held.as_ref().is_some_and(in_window)
+        {
+            self.check_held();
+        }
         if self.rollout.gating && gates_changed {
             self.begin_gates();
         }

@@ -18,15 +18,18 @@ use crate::writer::{FIELD_MANAGER, post};
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 
+/// Who made a volume, as its annotation says.
+pub(crate) const PROVISIONED_BY: &str = "playground";
+
 /// The volume made for a claim.
-fn volume_for(claim: &PersistentVolumeClaim) -> PersistentVolume {
+pub(crate) fn volume_for(claim: &PersistentVolumeClaim) -> PersistentVolume {
     let spec = claim.spec.clone().unwrap_or_default();
     let name = format!("pvc-{}", meta::uid(claim));
     PersistentVolume {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             annotations: Some(
-                [("pv.kubernetes.io/provisioned-by".to_owned(), "playground".to_owned())].into(),
+                [("pv.kubernetes.io/provisioned-by".to_owned(), PROVISIONED_BY.to_owned())].into(),
             ),
             ..ObjectMeta::default()
         },

@@ -22,6 +22,7 @@ mod gc;
 mod job;
 mod meta;
 mod namespaces;
+pub mod provisioner;
 pub mod quantity;
 pub mod queue;
 mod replicaset;

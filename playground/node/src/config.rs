@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use k8s_openapi::api::core::v1::Taint;
+
 use crate::images::ImageMap;
 use crate::usage::Usage;
 
@@ -16,7 +18,9 @@ pub struct Config {
     pub root: PathBuf,
     /// Which local program stands for which image.
     pub images: ImageMap,
-    /// The first address for pods; each takes the next one. It must be a loopback address (127.0.0.0/8).
+    /// The first address for pods; each takes the next one. They must be addresses of this machine: those of
+    /// 127.0.0.0/8 are, but a real API server refuses them in EndpointSlices; others become so by
+    /// `ip route add local NETWORK dev lo`.
     pub pod_network: Ipv4Addr,
     /// The size of the pod network as a prefix length, 8 to 30.
     pub pod_network_prefix: u8,
@@ -27,6 +31,11 @@ pub struct Config {
     pub cpus: u32,
     /// Further labels of the Node object.
     pub labels: BTreeMap<String, String>,
+    /// Taints of the Node object, beside those that the cluster gives it: they keep pods away that are not meant
+    /// for local processes.
+    pub taints: Vec<Taint>,
+    /// Serves only Ingresses of this class, in a cluster that has other controllers for the rest; all when none.
+    pub ingress_class: Option<String>,
     /// Where the node measures what pods use.
     pub usage: Usage,
 }
@@ -43,6 +52,8 @@ impl Config {
             ingress_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             cpus: 64,
             labels: BTreeMap::new(),
+            taints: Vec::new(),
+            ingress_class: None,
             usage: Usage::default(),
         }
     }

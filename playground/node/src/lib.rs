@@ -26,6 +26,7 @@ mod environment;
 mod error;
 mod expand;
 mod fields;
+mod heartbeat;
 mod images;
 mod logs;
 mod names;

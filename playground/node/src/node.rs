@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::pod::{self, Orders, Worker};
 use crate::process::{Processes, absolute, reap};
 use crate::proxy::{Ingress, Rules, ServiceProxy, Table, serve};
-use crate::{Config, Logs, logs, register};
+use crate::{Config, Logs, heartbeat, logs, register};
 
 /// How long processes get to end when the node stops.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -128,13 +128,19 @@ impl Node {
         ingresses.wait_synced().await;
 
         self.tasks.spawn(context.config.usage.clone().run(context.config.name.clone()));
+        self.tasks.spawn(heartbeat::keep(
+            context.client.clone(),
+            context.config.clone(),
+            context.allocatable.clone(),
+        ));
         let ingress = Arc::new(Ingress::new(Arc::clone(&context.table)));
-        ingress.set_rules(Rules::new(&ingresses.all()));
+        let class = context.config.ingress_class.clone();
+        ingress.set_rules(Rules::new(&register::of_class(ingresses.all(), class.as_deref())));
         self.tasks.spawn(serve(listener, Arc::clone(&ingress)));
         let (address, ingress_client) = (self.ingress_address, client());
         self.tasks.spawn(async move {
             loop {
-                let all = ingresses.all();
+                let all = register::of_class(ingresses.all(), class.as_deref());
                 ingress.set_rules(Rules::new(&all));
                 register::publish_address(&ingress_client, &all, address).await;
                 rules_changed.notified().await;

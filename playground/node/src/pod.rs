@@ -49,8 +49,14 @@ pub(crate) struct Worker {
     /// Counts changes of the records.
     changed: watch::Sender<u64>,
     dirty: Notify,
-    published: AsyncMutex<Option<PodStatus>>,
+    published: AsyncMutex<Option<Published>>,
     start: Timestamp,
+}
+
+/// The status that was last written, and the version of the object that it is in.
+struct Published {
+    status: PodStatus,
+    version: u64,
 }
 
 const PATIENCE_OF_PROXY: Duration = Duration::from_millis(500);
@@ -147,12 +153,15 @@ impl Worker {
             return Ok(());
         }
         let mut pod = self.pod().as_ref().clone();
+        // Another client may have changed what only the node knows, as the node controller does with pods of nodes
+        // that were silent for a while.
+        let overwritten = published.as_ref().is_some_and(|own| is_overwritten(&pod, own));
         if let Some(own) = published.as_ref() {
-            pod.status = Some(overlay(pod.status.take().unwrap_or_default(), own));
+            pod.status = Some(overlay(pod.status.take().unwrap_or_default(), &own.status));
         }
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let next = status::status(&pod, &records, Some(self.ip), self.start, Timestamp::now());
-        if published.as_ref() == Some(&next) {
+        if !overwritten && published.as_ref().is_some_and(|own| own.status == next) {
             return Ok(());
         }
         let mut value = serde_json::to_value(&next).map_err(kube::Error::SerdeError)?;
@@ -166,7 +175,7 @@ impl Worker {
         let params = PatchParams { field_manager: Some("kubelet".to_owned()), ..PatchParams::default() };
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         match self.api(&pod).patch_status(name, &params, &Patch::Merge(&patch)).await {
-            Ok(_) => *published = Some(next),
+            Ok(written) => *published = Some(Published { status: next, version: version(&written) }),
             // Deleted meanwhile, perhaps replaced by another pod of that name.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => return Err(error),
@@ -180,8 +189,12 @@ impl Worker {
 
     async fn keep_published(&self) {
         let mut pause = Duration::from_millis(20);
+        let mut orders = self.orders.clone();
         loop {
-            self.dirty.notified().await;
+            tokio::select! {
+                () = self.dirty.notified() => {}
+                changed = orders.changed() => if changed.is_err() { return },
+            }
             while let Err(error) = self.publish().await {
                 tracing::debug!(%error, "a pod's status could not be written");
                 tokio::time::sleep(pause).await;
@@ -230,6 +243,26 @@ impl Worker {
         let found = stop.wait_for(Option::is_some).await.ok().and_then(|stop| *stop);
         found.unwrap_or(Stop { deadline: Instant::now() })
     }
+}
+
+/// Whether the object is newer than what the node wrote and says something else of the containers.
+fn is_overwritten(pod: &Pod, own: &Published) -> bool {
+    let ready = |status: &PodStatus| {
+        let mut all: Vec<_> = status.conditions.iter().flatten().cloned().collect();
+        all.retain(|condition| status::OWN.contains(&condition.type_.as_str()));
+        let states = all.into_iter().map(|condition| (condition.type_, condition.status));
+        states.collect::<BTreeMap<_, _>>()
+    };
+    version(pod) > own.version
+        && pod
+            .status
+            .as_ref()
+            .is_some_and(|now| now.phase != own.status.phase || ready(now) != ready(&own.status))
+}
+
+/// Versions of one resource can be compared as numbers (KEP-5504).
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// The status on the server, with this node's own fields as it last wrote them.

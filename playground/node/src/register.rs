@@ -56,6 +56,7 @@ pub(crate) async fn register(
         },
         spec: Some(NodeSpec {
             provider_id: Some(format!("playground://{}", config.name)),
+            taints: Some(config.taints.clone()).filter(|taints| !taints.is_empty()),
             ..NodeSpec::default()
         }),
         status: None,
@@ -68,7 +69,18 @@ pub(crate) async fn register(
         }
         Err(error) => return Err(error),
     }
-    let patch = serde_json::json!({"status": status(config, capacity)});
+    report(client, config, capacity, Timestamp::now()).await
+}
+
+/// Writes the node's status; it has been ready `since` then.
+pub(crate) async fn report(
+    client: &Client,
+    config: &Config,
+    capacity: &Capacity,
+    since: Timestamp,
+) -> Result<(), kube::Error> {
+    let api: Api<Node> = Api::all(client.clone());
+    let patch = serde_json::json!({"status": status(config, capacity, since)});
     api.patch_status(&config.name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     Ok(())
 }
@@ -81,16 +93,16 @@ fn architecture() -> &'static str {
     }
 }
 
-fn status(config: &Config, capacity: &Capacity) -> NodeStatus {
-    let now = Timestamp::now();
-    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+fn status(config: &Config, capacity: &Capacity, since: Timestamp) -> NodeStatus {
+    let whole = |time: Timestamp| Time(Timestamp::from_second(time.as_second()).unwrap_or(time));
+    let (now, since) = (whole(Timestamp::now()), whole(since));
     let condition = |kind: &str, status: &str, reason: &str, message: &str| NodeCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
         last_heartbeat_time: Some(now.clone()),
-        last_transition_time: Some(now.clone()),
+        last_transition_time: Some(since.clone()),
     };
     let amounts: BTreeMap<String, Quantity> =
         capacity.iter().map(|(name, amount)| (name.clone(), Quantity(format!("{amount:.0}")))).collect();
@@ -120,6 +132,15 @@ fn status(config: &Config, capacity: &Capacity) -> NodeStatus {
         }),
         ..NodeStatus::default()
     }
+}
+
+/// Those of the class that this node serves, or all where it serves them all.
+pub(crate) fn of_class(ingresses: Vec<Arc<Ingress>>, class: Option<&str>) -> Vec<Arc<Ingress>> {
+    let Some(class) = class else { return ingresses };
+    let is = |ingress: &Arc<Ingress>| {
+        ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref()) == Some(class)
+    };
+    ingresses.into_iter().filter(is).collect()
 }
 
 /// Writes the Ingress' address into the status of every Ingress that lacks it.

@@ -275,7 +275,8 @@ struct Conditions {
     generation: Option<i64>,
 }
 
-const OWN: [&str; 5] =
+/// The conditions that the node itself sets.
+pub(crate) const OWN: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 impl Conditions {

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use playground::shop;
 use serde_json::json;
-use tests::{Options, World, small_environment};
+use tests::{Options, Site, World};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -59,21 +59,21 @@ const CASES: [Case; 6] = [
     },
 ];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_commit_changes_nothing_and_is_named() -> anyhow::Result<()> {
-    let world = World::with_folders(&["app", "other"], Options::default()).await?;
+pub async fn a_wrong_commit_changes_nothing_and_is_named(site: Site) -> anyhow::Result<()> {
+    let world = World::with_folders(&site, &["app", "other"], Options::default()).await?;
     for name in ["app", "other"] {
-        let object = small_environment(name, &world.repository.url());
+        let object = world.small_environment(name);
         playground::environment::apply(world.client(), &object).await?;
         world.until_ready(name, &world.repository.tip()?.id).await?;
     }
-    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), "app");
+    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), &world.namespace("app"));
     let good = maps.get("app").await?;
     let config = world.repository.read("app/config.yaml")?;
     for (number, case) in CASES.iter().enumerate() {
         // The wrong file comes with a right change beside it: all of a commit, or nothing.
         world.repository.write("app/config.yaml", &config.replace("\"1\"", &format!("\"9{number}\"")))?;
-        world.repository.write(case.file, case.text)?;
+        let text = case.text.replace("namespace: app\n", &format!("namespace: {}\n", world.namespace("app")));
+        world.repository.write(case.file, &text)?;
         world.repository.commit_and_push(case.name)?;
         let context = || format!("case: {}", case.name);
         let message = world.until_told("app", case.words).await.with_context(context)?;
@@ -102,10 +102,9 @@ async fn a_wrong_commit_changes_nothing_and_is_named() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_environment_without_rights_writes_nothing() -> anyhow::Result<()> {
-    let world = World::with_folders(&["app"], Options::default()).await?;
-    let mut object = small_environment("app", &world.repository.url());
+pub async fn an_environment_without_rights_writes_nothing(site: Site) -> anyhow::Result<()> {
+    let world = World::with_folders(&site, &["app"], Options::default()).await?;
+    let mut object = world.small_environment("app");
     object["spec"]["serviceAccountName"] = json!("nobody");
     playground::environment::apply(world.client(), &object).await?;
     let words = ["nobody", "forbidden"];
@@ -113,15 +112,14 @@ async fn an_environment_without_rights_writes_nothing() -> anyhow::Result<()> {
     println!("{message}");
     world.until_event("app", &words).await?;
     world.log().line_with(&words, PATIENCE).await?;
-    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), "app");
+    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), &world.namespace("app"));
     ensure!(maps.get_opt("app").await?.is_none());
     world.stop().await;
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_policy_keeps_a_release_out() -> anyhow::Result<()> {
-    let world = World::with_shop().await?;
+pub async fn a_policy_keeps_a_release_out(site: Site) -> anyhow::Result<()> {
+    let world = World::with_shop(&site).await?;
     let _traffic = world.deploy_shop().await?;
     world.repository.edit(shop::KUSTOMIZATION, |text| {
         let version = shop::version(text).ok_or("no version")?;
@@ -134,10 +132,9 @@ async fn a_policy_keeps_a_release_out() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_specification_that_makes_no_sense_is_refused_at_the_door() -> anyhow::Result<()> {
-    let world = World::with_folders(&["app"], Options::default()).await?;
-    let mut object = small_environment("app", &world.repository.url());
+pub async fn a_specification_that_makes_no_sense_is_refused_at_the_door(site: Site) -> anyhow::Result<()> {
+    let world = World::with_folders(&site, &["app"], Options::default()).await?;
+    let mut object = world.small_environment("app");
     object["spec"]["source"]["interval"] = json!("soon");
     let params = PatchParams::apply("test");
     let refused = world.environments().patch("app", &params, &Patch::Apply(&object)).await;

@@ -3,11 +3,11 @@
 use anyhow::ensure;
 use playground::shop;
 use serde_json::json;
-use tests::World;
+use tests::{Site, World};
 
 /// Deploys with good gates, then has the gate ask for `scrape`, releases, and expects the canary to hold.
-async fn holds(scrape: serde_json::Value) -> anyhow::Result<()> {
-    let world = World::with_shop().await?;
+async fn holds(site: Site, scrape: serde_json::Value) -> anyhow::Result<()> {
+    let world = World::with_shop(&site).await?;
     let traffic = world.deploy_shop().await?;
     world
         .apply_dev(|object| {
@@ -39,21 +39,25 @@ async fn holds(scrape: serde_json::Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pods_without_metrics_hold_the_canary() -> anyhow::Result<()> {
-    holds(json!({
-        "port": 5000, "path": "/nothing-here",
-        "ratio": {"part": "http_requests_total{code=~\"5..\"}", "whole": "http_requests_total"},
-    }))
+pub async fn pods_without_metrics_hold_the_canary(site: Site) -> anyhow::Result<()> {
+    holds(
+        site,
+        json!({
+            "port": 5000, "path": "/nothing-here",
+            "ratio": {"part": "http_requests_total{code=~\"5..\"}", "whole": "http_requests_total"},
+        }),
+    )
     .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_share_of_nothing_holds_the_canary() -> anyhow::Result<()> {
+pub async fn a_share_of_nothing_holds_the_canary(site: Site) -> anyhow::Result<()> {
     // Nothing is ever counted by these names: 0 / 0 is NaN, and NaN is no evidence.
-    holds(json!({
-        "port": 5000, "path": "/metrics",
-        "ratio": {"part": "no_such_total{code=~\"5..\"}", "whole": "no_such_total"},
-    }))
+    holds(
+        site,
+        json!({
+            "port": 5000, "path": "/metrics",
+            "ratio": {"part": "no_such_total{code=~\"5..\"}", "whole": "no_such_total"},
+        }),
+    )
     .await
 }

@@ -9,16 +9,16 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use playground::repository::{BRANCH, Repository};
 use serde_json::{Value, json};
-use tests::{Options, World, small_environment};
+use tests::{Options, Site, World};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A world in which `app` and `other` are deployed.
-async fn deployed() -> anyhow::Result<World> {
+async fn deployed(site: Site) -> anyhow::Result<World> {
     let options = Options { agent: vec!["--fetch-timeout".into(), "3s".into()] };
-    let world = World::with_folders(&["app", "other"], options).await?;
+    let world = World::with_folders(&site, &["app", "other"], options).await?;
     for name in ["app", "other"] {
-        let object = small_environment(name, &world.repository.url());
+        let object = world.small_environment(name);
         playground::environment::apply(world.client(), &object).await?;
         world.until_ready(name, &world.repository.tip()?.id).await?;
     }
@@ -38,7 +38,7 @@ async fn told_and_kept(world: &World, words: &[&str]) -> anyhow::Result<()> {
     println!("{message}");
     world.until_event("app", words).await?;
     world.log().line_with(words, PATIENCE).await?;
-    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), "app");
+    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), &world.namespace("app"));
     let data = maps.get("app").await?.data.unwrap_or_default();
     ensure!(data.get("value").map(String::as_str) == Some("1"), "the cluster keeps what it had: {data:?}");
     Ok(())
@@ -52,9 +52,8 @@ async fn other_goes_on(world: &World) -> anyhow::Result<()> {
     world.until_ready("other", &commit.id).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn repositories_that_are_missing_empty_unreachable_or_silent() -> anyhow::Result<()> {
-    let world = deployed().await?;
+pub async fn repositories_that_are_missing_empty_unreachable_or_silent(site: Site) -> anyhow::Result<()> {
+    let world = deployed(site).await?;
 
     let missing = playground::repository::file_url(&world.folder().join("nowhere.git"));
     change(&world, json!({"source": {"url": missing}})).await?;
@@ -82,9 +81,8 @@ async fn repositories_that_are_missing_empty_unreachable_or_silent() -> anyhow::
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_path_that_is_not_there() -> anyhow::Result<()> {
-    let world = deployed().await?;
+pub async fn a_path_that_is_not_there(site: Site) -> anyhow::Result<()> {
+    let world = deployed(site).await?;
     change(&world, json!({"source": {"path": "elsewhere"}})).await?;
     told_and_kept(&world, &["elsewhere"]).await?;
     other_goes_on(&world).await?;
@@ -92,9 +90,8 @@ async fn a_path_that_is_not_there() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_branch_that_vanished_and_came_back_rewritten() -> anyhow::Result<()> {
-    let world = deployed().await?;
+pub async fn a_branch_that_vanished_and_came_back_rewritten(site: Site) -> anyhow::Result<()> {
+    let world = deployed(site).await?;
     let first = world.repository.tip()?;
     tests::delete_branch(world.repository.bare(), BRANCH)?;
     told_and_kept(&world, &[BRANCH]).await?;

@@ -2,11 +2,10 @@
 
 use anyhow::ensure;
 use playground::shop;
-use tests::World;
+use tests::{Site, World};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_agent_finishes_a_good_rollout_after_its_restart() -> anyhow::Result<()> {
-    let mut world = World::with_shop().await?;
+pub async fn a_killed_agent_finishes_a_good_rollout_after_its_restart(site: Site) -> anyhow::Result<()> {
+    let mut world = World::with_shop(&site).await?;
     let traffic = world.deploy_shop().await?;
     let before = traffic.tally();
     let (version, commit) = world.release(Ok)?;
@@ -22,9 +21,8 @@ async fn a_killed_agent_finishes_a_good_rollout_after_its_restart() -> anyhow::R
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_agent_undoes_a_bad_rollout_after_its_restart() -> anyhow::Result<()> {
-    let mut world = World::with_shop().await?;
+pub async fn a_killed_agent_undoes_a_bad_rollout_after_its_restart(site: Site) -> anyhow::Result<()> {
+    let mut world = World::with_shop(&site).await?;
     let _traffic = world.deploy_shop().await?;
     let (_, commit) = world.release(|text| shop::with_fault(&text, 60))?;
     world.until_phase(shop::NAME, "Canary").await?;

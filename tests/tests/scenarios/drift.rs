@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use playground::watch::{self, Check};
 use serde_json::json;
-use tests::{Options, World, small_environment};
+use tests::{Options, Site, World};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -31,13 +31,12 @@ async fn until_value(
     Ok(map)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_environment_owns_comes_back_and_nothing_else() -> anyhow::Result<()> {
-    let world = World::with_folders(&["app"], Options::default()).await?;
-    let object = small_environment("app", &world.repository.url());
+pub async fn what_the_environment_owns_comes_back_and_nothing_else(site: Site) -> anyhow::Result<()> {
+    let world = World::with_folders(&site, &["app"], Options::default()).await?;
+    let object = world.small_environment("app");
     playground::environment::apply(world.client(), &object).await?;
     world.until_ready("app", &world.repository.tip()?.id).await?;
-    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), "app");
+    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), &world.namespace("app"));
 
     let by_hand = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
     // A key of somebody else's is none of the environment's business.
@@ -57,14 +56,13 @@ async fn what_the_environment_owns_comes_back_and_nothing_else() -> anyhow::Resu
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn drift_is_left_alone_where_only_a_report_is_asked_for() -> anyhow::Result<()> {
-    let world = World::with_folders(&["app"], Options::default()).await?;
-    let mut object = small_environment("app", &world.repository.url());
+pub async fn drift_is_left_alone_where_only_a_report_is_asked_for(site: Site) -> anyhow::Result<()> {
+    let world = World::with_folders(&site, &["app"], Options::default()).await?;
+    let mut object = world.small_environment("app");
     object["spec"]["drift"] = json!("Report");
     playground::environment::apply(world.client(), &object).await?;
     world.until_ready("app", &world.repository.tip()?.id).await?;
-    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), "app");
+    let maps: Api<ConfigMap> = Api::namespaced(world.client().clone(), &world.namespace("app"));
     let by_hand = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
     maps.patch("app", &by_hand, &Patch::Merge(json!({"data": {"value": "edited"}}))).await?;
     world.until_event("app", &["ConfigMap", "app"]).await?;

@@ -4,18 +4,18 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use playground::shop;
-use tests::World;
+use tests::{Site, World};
 
 async fn image(world: &World) -> anyhow::Result<String> {
-    let deployments: Api<Deployment> = Api::namespaced(world.client().clone(), shop::NAMESPACE);
+    let deployments: Api<Deployment> =
+        Api::namespaced(world.client().clone(), &world.namespace(shop::NAMESPACE));
     let spec = deployments.get(shop::DEPLOYMENT).await?.spec.context("a specification")?;
     let pod = spec.template.spec.context("a pod's specification")?;
     pod.containers.first().and_then(|container| container.image.clone()).context("an image")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_fails_requests_is_undone_and_blocked() -> anyhow::Result<()> {
-    let world = World::with_shop().await?;
+pub async fn a_version_that_fails_requests_is_undone_and_blocked(site: Site) -> anyhow::Result<()> {
+    let world = World::with_shop(&site).await?;
     let traffic = world.deploy_shop().await?;
     let good = image(&world).await?;
     let before = traffic.tally();
@@ -52,11 +52,10 @@ async fn a_version_that_fails_requests_is_undone_and_blocked() -> anyhow::Result
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_never_gets_ready_is_undone() -> anyhow::Result<()> {
-    let world = World::with_shop().await?;
+pub async fn a_version_that_never_gets_ready_is_undone(site: Site) -> anyhow::Result<()> {
+    let world = World::with_shop(&site).await?;
     world.apply_dev(|object| object["spec"]["rollout"]["readyTimeout"] = "20s".into()).await?;
-    let traffic = tests_traffic(&world)?;
+    let traffic = world.traffic()?;
     world.until_ready(shop::NAME, &world.repository.tip()?.id).await?;
     let good = image(&world).await?;
     let before = traffic.tally();
@@ -74,15 +73,4 @@ async fn a_version_that_never_gets_ready_is_undone() -> anyhow::Result<()> {
     world.until_told(shop::NAME, &["nowhere"]).await?;
     world.stop().await;
     Ok(())
-}
-
-fn tests_traffic(world: &World) -> anyhow::Result<playground::traffic::Traffic> {
-    let settings = playground::traffic::Settings {
-        url: world.cluster.ingress_url().to_owned(),
-        paths: shop::PATHS.map(str::to_owned).to_vec(),
-        host: None,
-        workers: 4,
-        rate: 60,
-    };
-    Ok(playground::traffic::Traffic::start(&settings)?)
 }

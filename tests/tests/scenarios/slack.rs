@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use playground::slack::{Fault, Message};
-use tests::{Options, World, small_environment};
+use tests::{Options, Site, World};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -30,12 +30,11 @@ async fn message_with(world: &World, words: &[&str]) -> anyhow::Result<Message> 
         .with_context(|| format!("no message with {words:?}:\n{}", shown()))?
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn refusals_and_rate_limits_delay_messages_and_nothing_else() -> anyhow::Result<()> {
-    let world = World::with_folders(&["app"], Options::default()).await?;
+pub async fn refusals_and_rate_limits_delay_messages_and_nothing_else(site: Site) -> anyhow::Result<()> {
+    let world = World::with_folders(&site, &["app"], Options::default()).await?;
     let faults = [Fault::RateLimited(1), Fault::Broken, Fault::RateLimited(1)];
     world.slack.fail_next(faults);
-    let object = small_environment("app", &world.repository.url());
+    let object = world.small_environment("app");
     playground::environment::apply(world.client(), &object).await?;
     world.until_ready("app", &world.repository.tip()?.id).await?;
     let message = message_with(&world, &["settled"]).await?;
@@ -44,12 +43,11 @@ async fn refusals_and_rate_limits_delay_messages_and_nothing_else() -> anyhow::R
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_is_told_where_people_look_next() -> anyhow::Result<()> {
-    let world = World::with_folders(&["app"], Options::default()).await?;
+pub async fn a_refusal_is_told_where_people_look_next(site: Site) -> anyhow::Result<()> {
+    let world = World::with_folders(&site, &["app"], Options::default()).await?;
     // Enough of them for every attempt during the test.
     world.slack.fail_next(std::iter::repeat_n(Fault::NotOk("channel_not_found".into()), 1000));
-    let object = small_environment("app", &world.repository.url());
+    let object = world.small_environment("app");
     playground::environment::apply(world.client(), &object).await?;
     world.until_ready("app", &world.repository.tip()?.id).await?;
     let message = world.until_told("app", &["channel_not_found"]).await?;

@@ -14,6 +14,7 @@ use serde_json::Value;
 pub(crate) use node::{Key, Node, NodeKind};
 pub(crate) use reader::read_nodes;
 pub use scalar::Dialect;
+pub(crate) use writer::{is_written_plain, write_text_at};
 pub use writer::{write, write_documents};
 
 /// The longest YAML text that is read, in bytes.

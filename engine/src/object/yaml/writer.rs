@@ -26,6 +26,16 @@ pub fn write_documents<'a>(values: impl IntoIterator<Item = &'a Value>) -> Strin
     values.into_iter().map(write).collect::<Vec<_>>().join("---\n")
 }
 
+/// A text as the value of a field or of an item of a list; several lines become a block with this indentation.
+pub(crate) fn write_text_at(text: &str, indent: usize) -> String {
+    let mut out = String::new();
+    write_text(text, Some(indent), &mut out);
+    if out.starts_with('|') && out.ends_with('\n') {
+        out.pop();
+    }
+    out
+}
+
 fn write_map(value: &Value, indent: usize, out: &mut String) {
     let Some(map) = value.as_object() else { return };
     for (i, (key, item)) in map.iter().enumerate() {
@@ -114,6 +124,11 @@ fn write_text(text: &str, block: Option<usize>, out: &mut String) {
     } else {
         out.push_str(text);
     }
+}
+
+/// Whether a text is written without quotes and in one line.
+pub(crate) fn is_written_plain(text: &str) -> bool {
+    !fits_a_block(text) && !text.chars().any(needs_escape) && !is_ambiguous(text) && !needs_quotes(text)
 }
 
 /// Several lines, none of which a literal block would change.

@@ -39,8 +39,12 @@ fn any_order_of_events_keeps_the_invariants_and_comes_to_rest() {
                     } else {
                         HoldReason::ApplyRejected
                     };
-                    let problem =
-                        DoorProblem { reason, message: "no".into(), transient: random.below(2) == 0 };
+                    let problem = DoorProblem {
+                        reason,
+                        message: "no".into(),
+                        transient: random.below(2) == 0,
+                        again_at: None,
+                    };
                     s.feed(Event::Refused { digest: digest(name), problem });
                 }
                 5 | 6 => s.applied(name, mode, if random.below(2) == 0 { vec![backend()] } else { vec![] }),

@@ -65,8 +65,12 @@ fn a_restart_after_a_long_outage_convicts_nobody() {
 fn a_check_that_a_crash_cut_off_is_made_again() {
     let mut s = Script::new();
     s.feed(Event::Candidate(release("a")));
-    let problem =
-        DoorProblem { reason: HoldReason::ApplyRejected, message: "no kind".into(), transient: false };
+    let problem = DoorProblem {
+        reason: HoldReason::ApplyRejected,
+        message: "no kind".into(),
+        transient: false,
+        again_at: None,
+    };
     s.feed(Event::Refused { digest: digest("a"), problem });
     assert_eq!(s.pass(15).len(), 1);
     s.rollout = serde_json::from_str(&serde_json::to_string(&s.rollout).unwrap()).unwrap();
@@ -99,7 +103,8 @@ fn the_outbox_stays_small_when_nobody_listens() {
     for round in 0..400 {
         let name = if round % 2 == 0 { "x" } else { "y" };
         let message = "é".repeat(9000);
-        let problem = DoorProblem { reason: HoldReason::PolicyDenied, message, transient: false };
+        let problem =
+            DoorProblem { reason: HoldReason::PolicyDenied, message, transient: false, again_at: None };
         for event in [Event::Candidate(release(name)), Event::Refused { digest: digest(name), problem }] {
             s.rollout = step(&s.rollout, &event, s.now).0;
         }

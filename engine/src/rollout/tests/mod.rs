@@ -3,6 +3,7 @@
 mod any_order;
 mod edges;
 mod scripts;
+mod waiting;
 
 use jiff::{SignedDuration, Timestamp};
 

@@ -134,6 +134,7 @@ fn a_refused_candidate_never_disturbs_a_rollout_under_way() {
         reason: HoldReason::PolicyDenied,
         message: "latest is denied".into(),
         transient: false,
+        again_at: None,
     };
     s.feed(Event::Refused { digest: digest("c"), problem });
     assert_eq!(s.rollout.phase, Phase::Canary);
@@ -144,8 +145,12 @@ fn a_refused_candidate_never_disturbs_a_rollout_under_way() {
 fn what_the_server_refuses_is_tried_again_with_growing_pauses() {
     let mut s = Script::new();
     s.feed(Event::Candidate(release("a")));
-    let problem =
-        DoorProblem { reason: HoldReason::ApplyRejected, message: "no kind X".into(), transient: false };
+    let problem = DoorProblem {
+        reason: HoldReason::ApplyRejected,
+        message: "no kind X".into(),
+        transient: false,
+        again_at: None,
+    };
     s.feed(Event::Refused { digest: digest("a"), problem: problem.clone() });
     assert_eq!(s.rollout.phase, Phase::Held);
     assert_eq!(s.pass(14), []);

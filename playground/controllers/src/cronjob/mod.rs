@@ -2,8 +2,6 @@
 //!
 //! Rules: Kubernetes' `pkg/controller/cronjob`.
 
-mod schedule;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +17,7 @@ use crate::Error;
 use crate::cluster::Cluster;
 use crate::meta::{self, Key};
 use crate::queue::Outcome;
-use schedule::Schedule;
+use engine::schedule::Schedule;
 
 /// The annotation with the time that a Job stands for.
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";

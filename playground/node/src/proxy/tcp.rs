@@ -62,13 +62,13 @@ impl ServiceProxy {
     }
 }
 
-/// The addresses to listen on. Only loopback addresses can belong to this machine.
+/// The addresses to listen on; those that are not this machine's cannot be bound.
 fn wanted(services: &[Arc<Service>]) -> BTreeMap<SocketAddr, Target> {
     let mut wanted = BTreeMap::new();
     for service in services {
         let Some(spec) = &service.spec else { continue };
         let ip: Option<Ipv4Addr> = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok());
-        let Some(ip) = ip.filter(|ip| ip.is_loopback() && *ip != Ipv4Addr::LOCALHOST) else { continue };
+        let Some(ip) = ip.filter(|ip| *ip != Ipv4Addr::LOCALHOST) else { continue };
         // The API server's own Service leads to no pod.
         if spec.selector.is_none() {
             continue;

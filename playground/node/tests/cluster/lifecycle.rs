@@ -244,3 +244,30 @@ async fn nothing_survives_a_killed_node() {
     assert_eq!(node::reap(&root).unwrap(), 0, "a grandchild survived");
     cluster.stop().await;
 }
+
+/// The node controller of a real cluster marks the pods of a silent node as not ready, and leaves it to the node to take
+/// that back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_client_wrote_over_is_put_back() {
+    let cluster = Cluster::start("overwritten").await;
+    cluster.apply::<Pod>(pod("calm", "idle:1", json!({}))).await;
+    let ready = cluster.pod("calm", "it is ready", is_ready).await;
+    let mut status = serde_json::to_value(ready.status.unwrap()).unwrap();
+    for condition in status["conditions"].as_array_mut().unwrap() {
+        if condition["type"] == "Ready" {
+            condition["status"] = json!("False");
+        }
+    }
+    let patch = kube::api::Patch::Merge(json!({"status": status}));
+    let params = kube::api::PatchParams::default();
+    let written = cluster.api::<Pod>().patch_status("calm", &params, &patch).await.unwrap();
+    assert!(!is_ready(&written));
+    cluster.pod("calm", "it is ready again", is_ready).await;
+
+    let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
+        Api::namespaced(cluster.client.clone(), "kube-node-lease");
+    let lease = leases.get("playground").await.unwrap().spec.unwrap();
+    assert_eq!(lease.holder_identity.as_deref(), Some("playground"));
+    assert!(lease.renew_time.is_some());
+    cluster.stop().await;
+}

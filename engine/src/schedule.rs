@@ -4,17 +4,18 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
-/// When to run.
+/// When something is to happen.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Schedule {
+pub enum Schedule {
     /// At the minutes that the five fields admit.
     Fields(Box<Fields>),
     /// Again and again after this long.
     Every(SignedDuration),
 }
 
+/// The five fields of a cron expression.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Fields {
+pub struct Fields {
     minutes: Field,
     hours: Field,
     days: Field,
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     fn next(schedule: &str, after: &str, zone: &str) -> Option<String> {
-        let zone = TimeZone::get(zone).unwrap();
+        let zone = jiff::tz::TimeZoneDatabase::bundled().get(zone).unwrap();
         let next = Schedule::parse(schedule).unwrap().next(after.parse().unwrap(), &zone)?;
         Some(next.to_string())
     }

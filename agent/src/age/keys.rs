@@ -1,0 +1,188 @@
+//! Private keys: where they come from, and what they open.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use engine::sops::KeyRing;
+use x25519_dalek::{X25519_BASEPOINT_BYTES, x25519};
+
+use super::bech32;
+use super::format::{Sealed, derive, unseal};
+use crate::secret::Secret;
+
+const PRIVATE: &str = "age-secret-key-";
+const PUBLIC: &str = "age";
+/// What the names of a Secret's entries with keys end with, as Flux has it.
+const ENTRY: &str = ".agekey";
+/// What a file's key is sealed with is derived under this name.
+const INFO: &str = "age-encryption.org/v1/X25519";
+/// How many keys there may be: each is tried on each file.
+const MAX_KEYS: usize = 64;
+
+/// Why keys cannot be used. No message shows a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeysError {
+    /// A Secret without keys.
+    #[error(
+        "it has no entry whose name ends with .agekey; put the key that age-keygen wrote into one, such as age.agekey"
+    )]
+    NoEntry,
+    /// A text without keys.
+    #[error("{0} has no line that begins with AGE-SECRET-KEY-1; put the key there that age-keygen wrote")]
+    NoKey(String),
+    /// A line that is no key.
+    #[error("{place}, line {line}: {problem}")]
+    Line {
+        /// The entry, file or variable.
+        place: String,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// Too many keys.
+    #[error("there are more than {MAX_KEYS} keys; keep those that files are encrypted for")]
+    TooMany,
+    /// A file that cannot be read.
+    #[error("{place} cannot be read: {problem}")]
+    Unreadable {
+        /// The file.
+        place: String,
+        /// Why.
+        problem: String,
+    },
+}
+
+struct Identity {
+    secret: Secret<[u8; 32]>,
+    public: [u8; 32],
+}
+
+/// Private keys of age.
+///
+/// ```
+/// let keys = agent::age::AgeKeys::default();
+/// assert_eq!(engine::sops::KeyRing::open(&keys, "nonsense"), None);
+/// ```
+#[derive(Default)]
+pub struct AgeKeys {
+    identities: Vec<Identity>,
+    id: String,
+}
+
+impl fmt::Debug for AgeKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AgeKeys").field(&self.id).finish()
+    }
+}
+
+impl AgeKeys {
+    /// The keys in the data of a Secret: all entries whose names end with `.agekey`, as Flux has it.
+    ///
+    /// # Errors
+    /// [`KeysError`] names the entry and line of what is no key.
+    pub fn from_secret(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, KeysError> {
+        let mut keys = Self::default();
+        let mut found = false;
+        for (name, value) in data.iter().filter(|(name, _)| name.ends_with(ENTRY)) {
+            found = true;
+            keys.add(&String::from_utf8_lossy(value), name)?;
+        }
+        if found { Ok(keys) } else { Err(KeysError::NoEntry) }
+    }
+
+    /// The keys that sops would take on this machine: from `SOPS_AGE_KEY`, the file `SOPS_AGE_KEY_FILE`, and
+    /// `sops/age/keys.txt` in the user's folder for settings. None where there are none.
+    ///
+    /// # Errors
+    /// [`KeysError`] names the file and line of what is no key.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, KeysError> {
+        let mut keys = Self::default();
+        let set = |name: &str| variable(name).filter(|text| !text.is_empty());
+        if let Some(text) = set("SOPS_AGE_KEY") {
+            keys.add(&text, "SOPS_AGE_KEY")?;
+        }
+        if let Some(file) = set("SOPS_AGE_KEY_FILE") {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| KeysError::Unreadable { place: file.clone(), problem: error.to_string() })?;
+            keys.add(&text, &file)?;
+        }
+        let settings = set("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".config")));
+        if let Some(file) = settings.map(|folder| folder.join("sops/age/keys.txt"))
+            && let Ok(text) = std::fs::read_to_string(&file)
+        {
+            keys.add(&text, &file.display().to_string())?;
+        }
+        Ok(Some(keys).filter(|keys| !keys.identities.is_empty()))
+    }
+
+    /// Adds the keys of a text: one a line; empty lines and comments are passed over.
+    fn add(&mut self, text: &str, place: &str) -> Result<(), KeysError> {
+        let before = self.identities.len();
+        for (at, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let wrong = |problem| KeysError::Line { place: place.to_owned(), line: at + 1, problem };
+            let problem = if line.starts_with("AGE-SECRET-KEY-PQ-") {
+                "keys that begin with AGE-SECRET-KEY-PQ- are not supported; use one that age-keygen makes without -pq"
+            } else if line.starts_with("AGE-PLUGIN-") {
+                "keys of plugins are not supported; use one that age-keygen makes"
+            } else if line.starts_with("AGE-SECRET-KEY-1") {
+                "this key is damaged; copy the whole line that age-keygen wrote"
+            } else {
+                "this is no key of age; a key begins with AGE-SECRET-KEY-1"
+            };
+            let bytes = bech32::decode(PRIVATE, line).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            let secret = bytes.ok_or_else(|| wrong(problem))?;
+            let public = x25519(secret, X25519_BASEPOINT_BYTES);
+            if self.identities.iter().all(|known| known.public != public) {
+                self.identities.push(Identity { secret: Secret::new(secret), public });
+            }
+        }
+        if self.identities.len() == before && !text.contains("AGE-SECRET-KEY-1") {
+            return Err(KeysError::NoKey(place.to_owned()));
+        }
+        if self.identities.len() > MAX_KEYS {
+            return Err(KeysError::TooMany);
+        }
+        let mut names = self.recipients();
+        names.sort();
+        self.id = names.join(" ");
+        Ok(())
+    }
+}
+
+impl KeyRing for AgeKeys {
+    /// The public keys: equal ones open the same.
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn recipients(&self) -> Vec<String> {
+        self.identities.iter().map(|identity| bech32::encode(PUBLIC, &identity.public)).collect()
+    }
+
+    fn open(&self, sealed: &str) -> Option<Vec<u8>> {
+        let sealed = Sealed::read(sealed)?;
+        sealed.stanzas.iter().find_map(|stanza| {
+            self.identities.iter().find_map(|identity| {
+                let shared = x25519(*identity.secret.expose(), stanza.share);
+                // A share of low order would make a key that everybody knows.
+                if shared == [0; 32] {
+                    return None;
+                }
+                let salt = [stanza.share, identity.public].concat();
+                let key = derive(&shared, &salt, INFO)?;
+                sealed.open(&unseal(&key, [0; 12], &stanza.body)?)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Values that must not be repeated in messages.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use base64::Engine as _;
+
+/// What stands where a confidential value would.
+const MASK: &str = "[secret]";
+/// Shorter texts are no secrets that could be kept: hiding every `on` would make messages unreadable.
+const SHORTEST: usize = 4;
+
+/// Texts that were decrypted, or came from a Secret: whoever writes a message about objects that hold them
+/// passes it through [`Confidential::mask`].
+///
+/// `Debug` shows how many there are, and nothing else.
+///
+/// ```
+/// use engine::object::Confidential;
+/// let mut values = Confidential::default();
+/// values.add("hunter22");
+/// assert_eq!(values.mask("the port \"hunter22\" is no number"), "the port \"[secret]\" is no number");
+/// assert_eq!(format!("{values:?}"), "Confidential(1)");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Confidential(BTreeSet<Box<str>>);
+
+impl Confidential {
+    /// Adds a value; its lines count each for itself.
+    pub fn add(&mut self, value: &str) {
+        for text in std::iter::once(value).chain(value.lines().filter(|line| line.len() < value.len())) {
+            let text = text.trim();
+            if text.len() >= SHORTEST && !matches!(text, "true" | "false" | "null") {
+                self.0.insert(text.into());
+            }
+        }
+    }
+
+    /// Adds the values of another set.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend(other.0.iter().cloned());
+    }
+
+    /// Whether there is nothing to hide.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The text with every value in it hidden, as written, as JSON writes it, and in base64.
+    pub fn mask(&self, text: &str) -> String {
+        let mut masked = text.to_owned();
+        let mut values: Vec<&str> = self.0.iter().map(|value| &**value).collect();
+        // Of two values of which one contains the other the longer goes first, or its rest would show.
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        for value in values {
+            let quoted = serde_json::Value::from(value).to_string();
+            let quoted = &quoted[1..quoted.len() - 1];
+            let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(value);
+            // The last character depends on what follows the value.
+            let encoded = &encoded[..encoded.len() - 1];
+            for form in [value, quoted, encoded] {
+                if masked.contains(form) {
+                    masked = masked.replace(form, MASK);
+                }
+            }
+        }
+        masked
+    }
+}
+
+impl fmt::Debug for Confidential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Confidential({})", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_hidden_in_every_form() {
+        let mut values = Confidential::default();
+        for value in ["pa\"ss", "pa\"ss-and-more", "first line\nsecond line\n", "on", "true"] {
+            values.add(value);
+        }
+        for (text, masked) in [
+            ("x pa\"ss y", "x [secret] y"),
+            ("x \"pa\\\"ss\" y", "x \"[secret]\" y"),
+            ("pa\"ss-and-more", "[secret]"),
+            ("at \"second line\"", "at \"[secret]\""),
+            ("true is on", "true is on"),
+            ("cGEic3M=", "[secret]M="),
+        ] {
+            assert_eq!(values.mask(text), masked);
+        }
+        assert_eq!(format!("{values:?}"), "Confidential(5)");
+    }
+}
