@@ -77,13 +77,15 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster that keeps its files in `folder`, which must exist, and knows the shop's image.
+    /// Starts a cluster that keeps its files in `folder`, which must exist, and knows the shop's images.
     ///
     /// # Errors
     ///
     /// When a part of it does not start.
     pub async fn start(folder: &Path, programs: &Programs) -> Result<Self, Error> {
-        let images = ImageMap::default().with(shop::IMAGE, Program::new(&programs.shop));
+        let images = ImageMap::default()
+            .with(shop::IMAGE, Program::new(&programs.shop))
+            .with(shop::FRONTEND_IMAGE, Program::new(&programs.shop));
         let folder =
             folder.canonicalize().map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
         let node_root = folder.join("node");

@@ -12,11 +12,13 @@ pub const NAMESPACE: &str = "dhakacart-dev";
 /// The Deployment.
 pub const DEPLOYMENT: &str = "dhakacart-backend";
 /// Label selector of the Deployment's pods.
-pub const SELECTOR: &str = "app=dhakacart-backend";
+pub const SELECTOR: &str = "app=backend";
 /// The Service in front of them.
 pub const SERVICE: &str = "dhakacart-backend-service";
-/// The image without its tag.
+/// The backend's image without its tag.
 pub const IMAGE: &str = "ghcr.io/dhakacart/backend";
+/// The frontend's image: the same program, told by its arguments which role it has.
+pub const FRONTEND_IMAGE: &str = "ghcr.io/dhakacart/frontend";
 /// What customers ask for.
 pub const PATHS: [&str; 3] = ["/", "/api/products", "/api/products?limit=5"];
 
@@ -156,11 +158,11 @@ mod tests {
         let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
         let kustomization = read(KUSTOMIZATION);
         assert!(kustomization.contains(&format!("namespace: {NAMESPACE}")));
-        assert!(kustomization.contains(IMAGE));
+        assert!(kustomization.contains(IMAGE) && kustomization.contains(FRONTEND_IMAGE));
         assert!(with_version(&kustomization, "v9.9.9").is_ok() && with_fault(&kustomization, 1).is_ok());
         assert!(next_version(version(&kustomization).unwrap()).is_some());
-        assert!(read("environments/base/deployment.yaml").contains(&format!("name: {DEPLOYMENT}")));
-        assert!(read("environments/base/service.yaml").contains(&format!("name: {SERVICE}")));
+        assert!(read("environments/base/backend/deployment.yaml").contains(&format!("name: {DEPLOYMENT}")));
+        assert!(read("environments/base/backend/service.yaml").contains(&format!("name: {SERVICE}")));
         assert!(read(ENVIRONMENT).contains(&format!("name: {NAME}")));
     }
 }

@@ -57,6 +57,19 @@ pub(super) fn must_be_true(object: &Value, kind: &str) -> Health {
     Health::progressing(reason, message)
 }
 
+/// A resource of AWS Controllers for Kubernetes: `Ready` once AWS has what was asked for; `ACK.Terminal` when it never
+/// will (<https://aws-controllers-k8s.github.io/community/docs/user-docs/resource-crud/>).
+pub(super) fn aws(object: &Value) -> Health {
+    let terminal = condition(object, "ACK.Terminal");
+    match terminal.filter(|_| is(terminal, "True")) {
+        Some(terminal) => {
+            let (reason, message) = words(terminal, "Terminal");
+            Health::failed(reason, message)
+        }
+        None => must_be_true(object, "Ready"),
+    }
+}
+
 /// A CustomResourceDefinition serves its objects once it is established.
 pub(super) fn definition(object: &Value) -> Health {
     let names = condition(object, "NamesAccepted");

@@ -91,6 +91,13 @@ pub fn of(object: &Value) -> Health {
         ("", "Namespace") => namespace(object),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => conditions::definition(object),
         ("apiregistration.k8s.io", "APIService") => conditions::must_be_true(object, "Available"),
+        // Controllers that always say how it went, a moment after the object was made: until then nothing is known, and
+        // an environment that depends on theirs must not go ahead.
+        ("external-secrets.io", "ExternalSecret" | "SecretStore" | "ClusterSecretStore")
+        | ("cert-manager.io", "Certificate" | "Issuer" | "ClusterIssuer") => {
+            conditions::must_be_true(object, "Ready")
+        }
+        (group, _) if group.ends_with(".services.k8s.aws") => conditions::aws(object),
         // Their conditions speak of what they watch, not of themselves.
         ("autoscaling", _) | ("networking.k8s.io", _) | ("policy", _) | ("batch", "CronJob") => Health::Ready,
         _ => conditions::standard(object),

@@ -271,6 +271,60 @@ fn everything_else() {
             custom(json!({"conditions": [{"type": "Ready", "status": "True", "observedGeneration": 1}]})),
             "progressing (NotObserved): its condition Ready is of an older generation",
         ),
+        // Of some controllers it is known that they will say something.
+        (
+            "external secret that nobody has looked at",
+            object("external-secrets.io/v1", "ExternalSecret", json!({}), json!({})),
+            "progressing (NotReady): it has no condition Ready yet",
+        ),
+        (
+            "external secret",
+            object("external-secrets.io/v1", "ExternalSecret", json!({}), ready("True")),
+            "ready",
+        ),
+        (
+            "generator, which has no status",
+            object("generators.external-secrets.io/v1alpha1", "Password", json!({}), json!({})),
+            "ready",
+        ),
+        (
+            "issuer without account",
+            object("cert-manager.io/v1", "Issuer", json!({}), ready("False")),
+            "progressing (R): m",
+        ),
+        (
+            "database that nobody has looked at",
+            object("rds.services.k8s.aws/v1alpha1", "DBInstance", json!({}), json!({})),
+            "progressing (NotReady): it has no condition Ready yet",
+        ),
+        (
+            "database in the making",
+            object("rds.services.k8s.aws/v1alpha1", "DBInstance", json!({}), ready("False")),
+            "progressing (R): m",
+        ),
+        (
+            "database",
+            object("rds.services.k8s.aws/v1alpha1", "DBInstance", json!({}), ready("True")),
+            "ready",
+        ),
+        (
+            "database that AWS refuses",
+            object(
+                "rds.services.k8s.aws/v1alpha1",
+                "DBInstance",
+                json!({}),
+                json!({"conditions": [
+                    {"type": "Ready", "status": "False", "reason": "ACK.Terminal"},
+                    {"type": "ACK.Terminal", "status": "True", "message": "InvalidParameterValue: no such class"}
+                ]}),
+            ),
+            "failed (Terminal): InvalidParameterValue: no such class",
+        ),
+        (
+            "export of a field, which speaks only of mistakes",
+            object("services.k8s.aws/v1alpha1", "FieldExport", json!({}), json!({})),
+            "ready",
+        ),
         ("nonsense", json!("x"), "ready"),
         (
             "nonsense status",

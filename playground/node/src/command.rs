@@ -9,6 +9,7 @@ use crate::context::{Context, safe};
 use crate::environment::{Facts, variables};
 use crate::expand::expand;
 use crate::images::Program;
+use crate::names::Names;
 use crate::process::Command;
 use crate::rewrite::Mounts;
 
@@ -52,10 +53,13 @@ pub(crate) fn build(
     };
     env.extend(program.env.iter().map(|(key, value)| (key.clone(), expand(value, facts_of_pod))));
     env.extend(variables(&facts, container, context)?);
+    let all_services = context.services.all();
+    let names = Names::new(namespace, &all_services);
+    let local = |text: &str| mounts.rewrite(&names.rewrite(text));
     // The last value of a name counts, for the references below as for the process.
     let lookup = |key: &str| env.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
     let words = |list: &Option<Vec<String>>| -> Vec<String> {
-        list.iter().flatten().map(|word| mounts.rewrite(&expand(word, lookup))).collect()
+        list.iter().flatten().map(|word| local(&expand(word, lookup))).collect()
     };
     let (command, args) = (words(&container.command), words(&container.args));
     let (program_path, args) = match command.split_first() {
@@ -67,7 +71,7 @@ pub(crate) fn build(
     // A folder of the image does not exist here.
     let directory = wanted.filter(|folder| folder.is_dir()).unwrap_or(scratch);
     let env = env.into_iter().map(|(key, value)| {
-        let value = mounts.rewrite(&value);
+        let value = local(&value);
         (key, value)
     });
     Ok(Command { program: program_path, args, env: env.collect(), directory })

@@ -8,6 +8,8 @@
 //!   variable with `fieldRef: status.podIP`, or from [`Program::env`] (`$(POD_IP)`).
 //! - There are no mounts. A `mountPath` is replaced by the volume's local folder wherever it appears as a whole
 //!   path in environment values, command, arguments or working directory.
+//! - There is no DNS of the cluster. The name of a Service that is the host of a URL in environment values, command or
+//!   arguments is replaced by its address.
 //! - A readiness, liveness or startup probe that finds nobody listening right after the start asks again after
 //!   5 ms, 10 ms, 20 ms and so on up to its period, so that quick programs are ready quickly.
 //! - Requests and limits are shown and scheduled by, not enforced. Security contexts are not applied.
@@ -27,6 +29,7 @@ mod fields;
 mod heartbeat;
 mod images;
 mod logs;
+mod names;
 mod node;
 mod pod;
 mod probe;
