@@ -2,7 +2,7 @@
 const byId = (id) => document.getElementById(id);
 
 const money = (minor) =>
-  "৳" + (minor / 100).toLocaleString("en-IN", { minimumFractionDigits: minor % 100 ? 2 : 0, maximumFractionDigits: 2 });
+  "Tk " + (minor / 100).toLocaleString("en-IN", { minimumFractionDigits: minor % 100 ? 2 : 0, maximumFractionDigits: 2 });
 
 function element(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -80,7 +80,8 @@ pub(crate) fn page(path: &str, headers: &HeaderMap) -> Option<Response> {
     // Names carry no version, and two versions serve beside each other during a rollout: files are kept, but asked
     // for again, which costs an answer without a body.
     let mut response = file.body.answer(headers, file.content_type);
-    if file.content_type.starts_with("text/html") && response.status() == StatusCode::OK {
+    if file.content_type.starts_with("text/html") {
+        // With 304 too: browsers replace the headers of what they kept by those.
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
         Session::of(headers).keep(response.headers_mut());
     }
