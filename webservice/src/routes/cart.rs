@@ -63,8 +63,9 @@ async fn set(id: String, call: Call) -> Result<Response, Problem> {
 }
 
 async fn remove(id: String, call: Call) -> Result<Response, Problem> {
+    let id = identifier(&id).ok_or_else(|| Problem::not_found("there is no such product"))?;
     let session = call.session();
-    if let (Some(id), false) = (identifier(&id), session.is_new()) {
+    if !session.is_new() {
         let removed = call.store()?.remove_cart_items(session.id(), Some(id)).await;
         removed.map_err(|e| store_problem(&e))?;
     }
