@@ -55,6 +55,7 @@ pub enum CartRefusal {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuantityBody {
+    #[serde(deserialize_with = "crate::whole::plain")]
     quantity: i64,
 }
 

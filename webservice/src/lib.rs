@@ -43,6 +43,7 @@ mod session;
 mod store;
 mod trace;
 mod web;
+mod whole;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

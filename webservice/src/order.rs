@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::{Checks, Problem};
+use crate::whole::{self, Whole};
 
 /// Most different products in one order.
 pub const MAX_ITEMS: usize = 50;
@@ -106,19 +107,21 @@ pub struct Order {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct OrderBody {
     items: Vec<ItemBody>,
-    customer_id: Option<i64>,
+    customer_id: Option<Whole>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CheckoutBody {
-    customer_id: Option<i64>,
+    customer_id: Option<Whole>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ItemBody {
+    #[serde(deserialize_with = "whole::plain")]
     product_id: i64,
+    #[serde(deserialize_with = "whole::plain")]
     quantity: i64,
 }
 
@@ -160,21 +163,24 @@ impl NewOrder {
         let mut checks = Checks::default();
         let count = (1..=MAX_ITEMS).contains(&body.items.len());
         checks.check(count, "items", format!("there must be 1 to {MAX_ITEMS}"));
-        let mut items = BTreeMap::new();
+        let (mut items, mut twice) = (BTreeMap::new(), None);
         for (index, item) in body.items.iter().enumerate().take(MAX_ITEMS) {
             let product = (1..=i64::from(i32::MAX)).contains(&item.product_id);
-            let once = items.insert(item.product_id, item.quantity).is_none();
-            let detail = if product { "name each product once" } else { "it must be the id of a product" };
-            checks.check(product && once, format!("items[{index}].productId"), detail);
+            if items.insert(item.product_id, item.quantity).is_some() {
+                twice = twice.or(Some(format!("items[{index}].productId")));
+            }
+            checks.check(product, format!("items[{index}].productId"), "it must be the id of a product");
             let quantity = (1..=MAX_QUANTITY).contains(&item.quantity);
             let detail = format!("it must be 1 to {MAX_QUANTITY}");
             checks.check(quantity, format!("items[{index}].quantity"), detail);
         }
-        check_customer(&mut checks, body.customer_id);
+        let customer_id = check_customer(&mut checks, body.customer_id);
         let idempotency_key = check_key(&mut checks, idempotency_key);
         checks.finish()?;
+        if let Some(field) = twice {
+            return Err(Problem::unprocessable(field, "name each product once"));
+        }
         let number = new_number(now);
-        let customer_id = body.customer_id;
         Ok(Self { number, session, customer_id, items, from_cart: false, idempotency_key, now })
     }
 
@@ -192,10 +198,10 @@ impl NewOrder {
         let body: CheckoutBody =
             serde_json::from_slice(body).map_err(|error| Problem::bad_request(error.to_string()))?;
         let mut checks = Checks::default();
-        check_customer(&mut checks, body.customer_id);
+        let customer_id = check_customer(&mut checks, body.customer_id);
         let idempotency_key = check_key(&mut checks, idempotency_key);
         checks.finish()?;
-        let (number, customer_id, items) = (new_number(now), body.customer_id, BTreeMap::new());
+        let (number, items) = (new_number(now), BTreeMap::new());
         Ok(Self { number, session, customer_id, items, from_cart: true, idempotency_key, now })
     }
 
@@ -210,9 +216,11 @@ impl NewOrder {
     }
 }
 
-fn check_customer(checks: &mut Checks, customer: Option<i64>) {
+fn check_customer(checks: &mut Checks, customer: Option<Whole>) -> Option<i64> {
+    let customer = customer.map(|Whole(id)| id);
     let good = customer.is_none_or(|id| (1..=i64::from(i32::MAX)).contains(&id));
     checks.check(good, "customerId", "it must be a positive whole number up to 2147483647");
+    customer
 }
 
 fn check_key(checks: &mut Checks, key: Option<&str>) -> Option<String> {

@@ -58,8 +58,10 @@ pub struct ProductBody {
     #[serde(default)]
     pub description: String,
     /// See [`Product::price_minor`].
+    #[serde(deserialize_with = "crate::whole::plain")]
     pub price_minor: i64,
     /// See [`Product::stock`].
+    #[serde(deserialize_with = "crate::whole::plain")]
     pub stock: i64,
     /// See [`Product::category`].
     pub category: String,
