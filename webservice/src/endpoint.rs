@@ -23,15 +23,28 @@ pub struct Endpoint {
     pub methods: &'static [(&'static str, u16)],
 }
 
-/// Every endpoint.
+/// Every endpoint. Where two templates match a path, the first one answers.
 pub const ENDPOINTS: &[Endpoint] = &[
     Endpoint { template: "/", kind: Kind::Page, methods: &[("GET", 200)] },
+    Endpoint { template: "/orders/{number}", kind: Kind::Page, methods: &[("GET", 200)] },
+    Endpoint { template: "/dashboard", kind: Kind::Page, methods: &[("GET", 200)] },
     Endpoint { template: "/assets/{name}", kind: Kind::Page, methods: &[("GET", 200)] },
-    Endpoint { template: "/api/products", kind: Kind::Api, methods: &[("GET", 200)] },
-    Endpoint { template: "/api/products/{id}", kind: Kind::Api, methods: &[("GET", 200)] },
+    Endpoint { template: "/api/openapi.json", kind: Kind::Api, methods: &[("GET", 200)] },
+    Endpoint { template: "/api/products", kind: Kind::Api, methods: &[("GET", 200), ("POST", 201)] },
+    Endpoint {
+        template: "/api/products/{id}",
+        kind: Kind::Api,
+        methods: &[("GET", 200), ("PUT", 200), ("DELETE", 204)],
+    },
     Endpoint { template: "/api/categories", kind: Kind::Api, methods: &[("GET", 200)] },
+    Endpoint { template: "/api/cart", kind: Kind::Api, methods: &[("GET", 200), ("DELETE", 204)] },
+    Endpoint { template: "/api/cart/items/{id}", kind: Kind::Api, methods: &[("PUT", 200), ("DELETE", 200)] },
+    Endpoint { template: "/api/cart/checkout", kind: Kind::Api, methods: &[("POST", 201)] },
     Endpoint { template: "/api/orders", kind: Kind::Api, methods: &[("GET", 200), ("POST", 201)] },
-    Endpoint { template: "/api/orders/{number}", kind: Kind::Api, methods: &[("GET", 200)] },
+    Endpoint { template: "/api/orders/{number}", kind: Kind::Api, methods: &[("GET", 200), ("PATCH", 200)] },
+    Endpoint { template: "/api/admin/orders", kind: Kind::Api, methods: &[("GET", 200)] },
+    Endpoint { template: "/api/admin/audit", kind: Kind::Api, methods: &[("GET", 200)] },
+    Endpoint { template: "/api/admin/summary", kind: Kind::Api, methods: &[("GET", 200)] },
     Endpoint { template: "/health", kind: Kind::Probe, methods: &[("GET", 200)] },
     Endpoint { template: "/ready", kind: Kind::Probe, methods: &[("GET", 200)] },
     Endpoint { template: "/metrics", kind: Kind::Probe, methods: &[("GET", 200)] },
@@ -86,6 +99,8 @@ mod tests {
             ("//", None),
             ("", None),
             ("/assets/shop.css", Some("/assets/{name}")),
+            ("/api/cart/checkout", Some("/api/cart/checkout")),
+            ("/api/cart/items/3", Some("/api/cart/items/{id}")),
             ("/healthz", None),
         ] {
             assert_eq!(Endpoint::find(path).map(|e| e.template), template, "{path}");

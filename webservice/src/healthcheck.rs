@@ -28,11 +28,22 @@ pub enum HealthcheckError {
     },
 }
 
-/// Asks a shop that listens on `listen` for `/health`.
+/// Asks the shop that listens on one of `candidates` for `/health`: the first one that answers at all counts.
 ///
 /// # Errors
-/// It does not answer within two seconds, or not with 200.
-pub fn healthcheck(listen: SocketAddr) -> Result<(), HealthcheckError> {
+/// None answers within two seconds, or it answers not with 200.
+pub fn healthcheck(candidates: &[SocketAddr]) -> Result<(), HealthcheckError> {
+    let mut outcome = Ok(());
+    for listen in candidates {
+        outcome = check(*listen);
+        if !matches!(outcome, Err(HealthcheckError::NoAnswer { .. })) {
+            break;
+        }
+    }
+    outcome
+}
+
+fn check(listen: SocketAddr) -> Result<(), HealthcheckError> {
     let mut address = listen;
     if address.ip().is_unspecified() {
         address.set_ip(match address {

@@ -1,7 +1,8 @@
 //! DhakaCart, the shop that Holdfast deploys.
 //!
-//! One process serves the API under `/api`, the storefront at `/`, probes at `/health` and `/ready`, and
-//! metrics at `/metrics`. [`start`] runs it inside another program, which is how its tests use it:
+//! Two roles: the backend ([`start`]) serves the API under `/api`, and the frontend ([`start_web`]) serves the storefront
+//! and the dashboard and hands `/api` on to a backend. Both answer probes at `/health` and `/ready`, and metrics at
+//! `/metrics`. They run inside other programs as well, which is how their tests use them:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -16,12 +17,21 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod admin;
+mod api;
 mod app;
+mod cache;
+mod cart;
+mod client;
 mod config;
+mod cors;
+mod edge;
+mod encode;
 mod endpoint;
 mod fault;
 mod healthcheck;
 mod lifecycle;
+mod limit;
 mod metrics;
 mod order;
 mod problem;
@@ -31,20 +41,30 @@ mod routes;
 mod server;
 mod session;
 mod store;
+mod trace;
+mod web;
+mod whole;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use admin::{KeyError, Keys, sign as sign_token};
+use api::Api;
 use app::App;
-pub use config::{Config, ConfigError, Database, Faults, LogFormat};
+pub use client::TrustedProxies;
+pub use config::{ApiUrl, Config, ConfigError, Database, Faults, LogFormat, RateLimit, WebConfig};
+pub use cors::Origins;
 pub use endpoint::{ENDPOINTS, Endpoint, Kind};
 pub use healthcheck::{HealthcheckError, healthcheck};
+use request::Role;
 use store::Store;
 pub use store::StoreError;
+use web::Web;
 
 /// The shop could not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,14 +82,33 @@ pub enum StartError {
     /// The embedded database cannot be used, which waiting does not change.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file of administrators' keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
 }
 
-/// A running shop. Dropping it does not stop it.
-#[derive(Debug)]
+/// A running shop, in either role. Dropping it does not stop it.
 pub struct Running {
     address: SocketAddr,
-    app: Arc<App>,
+    role: Arc<dyn Drain>,
     serving: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// What can be asked of a role whatever it is.
+trait Drain: Send + Sync {
+    fn drain(&self);
+}
+
+impl<R: Role> Drain for R {
+    fn drain(&self) {
+        self.edge().lifecycle.drain();
+    }
 }
 
 impl Running {
@@ -85,7 +124,7 @@ impl Running {
 
     /// Starts the graceful shutdown, as SIGTERM does. Returns at once.
     pub fn drain(&self) {
-        self.app.lifecycle.drain();
+        self.role.drain();
     }
 
     /// Resolves when the shop has drained and its database is closed.
@@ -96,19 +135,23 @@ impl Running {
     }
 }
 
-/// Starts a shop: binds, opens the database, serves.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Starts a backend: binds, opens the database, serves.
 ///
 /// A PostgreSQL server that cannot be reached is waited for in the background, with `/ready` failing until it
 /// answers: databases and shops start in any order.
 ///
 /// # Errors
-/// The address cannot be bound, or an embedded database cannot be opened.
+/// The address cannot be bound, or an embedded database or the file of administrators' keys cannot be opened.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let address = config.listen_address();
-    let listen = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
-    let app = Arc::new(App::new(config));
+    let (listener, address) = listen(config.listen_address()).await?;
+    let app = Arc::new(App::new(config)?);
     match (Store::open(&app.config).await, &app.config.database) {
         (Ok(store), _) => app.set_store(store),
         (Err(error), Database::Postgres(_)) => {
@@ -117,18 +160,39 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         }
         (Err(error), _) => return Err(error.into()),
     }
-    let routes = routes::all(&app);
-    let serving = tokio::spawn({
+    for background in [true, false] {
         let app = Arc::clone(&app);
+        tokio::spawn(async move {
+            if background { app.tidy().await } else { app.faults.leak(&app.edge.lifecycle).await }
+        });
+    }
+    let routes = TowerToHyperService::new(warp::service(routes::all(&app)));
+    let role = Arc::new(Api::new(Arc::clone(&app), routes));
+    let serving = tokio::spawn({
+        let (app, role) = (Arc::clone(&app), Arc::clone(&role));
         async move {
-            server::serve(listener, Arc::clone(&app), routes).await;
+            server::serve(listener, role).await;
             if let Some(store) = app.open_store() {
                 store.close().await;
             }
         }
     });
     tracing::info!(%address, version = app.config.version, database = ?app.config.database, "the shop is open");
-    Ok(Running { address, app, serving })
+    Ok(Running { address, role, serving })
+}
+
+/// Starts a frontend: binds, serves, and looks for its backend.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn start_web(config: WebConfig) -> Result<Running, StartError> {
+    let (listener, address) = listen(config.listen_address()).await?;
+    let role = Arc::new(Web::new(&config));
+    let looking = Arc::clone(&role);
+    tokio::spawn(async move { looking.find_backend().await });
+    let serving = tokio::spawn(server::serve(listener, Arc::clone(&role)));
+    tracing::info!(%address, version = config.version, backend = %config.api_url.authority(), "the frontend is open");
+    Ok(Running { address, role, serving })
 }
 
 /// Tries to open the database until it works or the shop goes away, at growing intervals.
@@ -137,7 +201,7 @@ async fn open_later(app: Arc<App>) {
     let mut wait = Duration::from_millis(100);
     loop {
         tokio::select! {
-            () = app.lifecycle.drain_started() => return,
+            () = app.edge.lifecycle.drain_started() => return,
             () = tokio::time::sleep(wait) => {}
         }
         match Store::open(&app.config).await {

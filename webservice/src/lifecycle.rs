@@ -62,6 +62,11 @@ impl Lifecycle {
         self.requests.load(Ordering::SeqCst)
     }
 
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
     /// Counts an open connection until the answer is dropped.
     pub fn connection(&self) -> Counted<'_> {
         self.count(&self.connections)

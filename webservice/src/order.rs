@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Problem;
+use crate::problem::{Checks, Problem};
+use crate::whole::{self, Whole};
 
 /// Most different products in one order.
 pub const MAX_ITEMS: usize = 50;
@@ -28,6 +29,53 @@ pub struct OrderItem {
     pub unit_price_minor: i64,
 }
 
+/// How far an order has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its pieces are taken from stock.
+    Placed,
+    /// Paid for.
+    Paid,
+    /// On its way.
+    Shipped,
+    /// Arrived.
+    Delivered,
+    /// Given up; its pieces are back in stock.
+    Cancelled,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Placed, Self::Paid, Self::Shipped, Self::Delivered, Self::Cancelled];
+
+    /// The word for it in the database and in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Placed => "placed",
+            Self::Paid => "paid",
+            Self::Shipped => "shipped",
+            Self::Delivered => "delivered",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads [`Status::word`].
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.word() == word)
+    }
+
+    /// Whether an order may go from here to `next`. Parcels on their way cannot be cancelled.
+    pub fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::Placed, Self::Paid | Self::Cancelled)
+                | (Self::Paid, Self::Shipped | Self::Cancelled)
+                | (Self::Shipped, Self::Delivered)
+        )
+    }
+}
+
 /// A placed order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,8 +85,8 @@ pub struct Order {
     /// Customer, if one was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<i64>,
-    /// `placed`, `paid`, `shipped`, `delivered` or `cancelled`.
-    pub status: String,
+    /// How far it has come.
+    pub status: Status,
     /// Lines in order of product identifiers.
     pub items: Vec<OrderItem>,
     /// Sum in paisa.
@@ -50,19 +98,30 @@ pub struct Order {
     /// Position in lists; not shown.
     #[serde(skip)]
     pub id: i64,
+    /// Session that placed it; not shown.
+    #[serde(skip)]
+    pub session: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct OrderBody {
     items: Vec<ItemBody>,
-    customer_id: Option<i64>,
+    customer_id: Option<Whole>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CheckoutBody {
+    customer_id: Option<Whole>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ItemBody {
+    #[serde(deserialize_with = "whole::plain")]
     product_id: i64,
+    #[serde(deserialize_with = "whole::plain")]
     quantity: i64,
 }
 
@@ -77,8 +136,10 @@ pub struct NewOrder {
     pub session: String,
     /// Customer, if given.
     pub customer_id: Option<i64>,
-    /// Pieces by product.
+    /// Pieces by product; for a checkout they are read from the cart when it is placed.
     pub items: BTreeMap<i64, i64>,
+    /// Whether it is the session's cart that is ordered.
+    pub from_cart: bool,
     /// Key that makes a retry safe.
     pub idempotency_key: Option<String>,
     /// When it is placed.
@@ -99,46 +160,75 @@ impl NewOrder {
         // serde_json's messages speak of the client's own input only.
         let body: OrderBody =
             serde_json::from_slice(body).map_err(|error| Problem::bad_request(error.to_string()))?;
-        if body.items.is_empty() || body.items.len() > MAX_ITEMS {
-            return Err(Problem::invalid("items", format!("there must be 1 to {MAX_ITEMS}")));
-        }
-        let mut items = BTreeMap::new();
-        for (index, item) in body.items.iter().enumerate() {
-            if !(1..=i64::from(i32::MAX)).contains(&item.product_id) {
-                let detail = "it must be the id of a product";
-                return Err(Problem::invalid(format!("items[{index}].productId"), detail));
-            }
-            if !(1..=MAX_QUANTITY).contains(&item.quantity) {
-                let detail = format!("it must be 1 to {MAX_QUANTITY}");
-                return Err(Problem::invalid(format!("items[{index}].quantity"), detail));
-            }
+        let mut checks = Checks::default();
+        let count = (1..=MAX_ITEMS).contains(&body.items.len());
+        checks.check(count, "items", format!("there must be 1 to {MAX_ITEMS}"));
+        let (mut items, mut twice) = (BTreeMap::new(), None);
+        for (index, item) in body.items.iter().enumerate().take(MAX_ITEMS) {
+            let product = (1..=i64::from(i32::MAX)).contains(&item.product_id);
             if items.insert(item.product_id, item.quantity).is_some() {
-                let detail = "name each product once";
-                return Err(Problem::invalid(format!("items[{index}].productId"), detail));
+                twice = twice.or(Some(format!("items[{index}].productId")));
             }
+            checks.check(product, format!("items[{index}].productId"), "it must be the id of a product");
+            let quantity = (1..=MAX_QUANTITY).contains(&item.quantity);
+            let detail = format!("it must be 1 to {MAX_QUANTITY}");
+            checks.check(quantity, format!("items[{index}].quantity"), detail);
         }
-        if body.customer_id.is_some_and(|id| !(1..=i64::from(i32::MAX)).contains(&id)) {
-            return Err(Problem::invalid("customerId", "it must be a positive whole number"));
+        let customer_id = check_customer(&mut checks, body.customer_id);
+        let idempotency_key = check_key(&mut checks, idempotency_key);
+        checks.finish()?;
+        if let Some(field) = twice {
+            return Err(Problem::unprocessable(field, "name each product once"));
         }
-        let idempotency_key = idempotency_key.map(check_key).transpose()?;
         let number = new_number(now);
-        Ok(Self { number, session, customer_id: body.customer_id, items, idempotency_key, now })
+        Ok(Self { number, session, customer_id, items, from_cart: false, idempotency_key, now })
+    }
+
+    /// Reads and checks a request to order the session's cart. No body is an empty object.
+    ///
+    /// # Errors
+    /// A problem that names the field.
+    pub fn read_checkout(
+        body: &[u8],
+        idempotency_key: Option<&str>,
+        session: String,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
+        let body = if body.is_empty() { b"{}" } else { body };
+        let body: CheckoutBody =
+            serde_json::from_slice(body).map_err(|error| Problem::bad_request(error.to_string()))?;
+        let mut checks = Checks::default();
+        let customer_id = check_customer(&mut checks, body.customer_id);
+        let idempotency_key = check_key(&mut checks, idempotency_key);
+        checks.finish()?;
+        let (number, items) = (new_number(now), BTreeMap::new());
+        Ok(Self { number, session, customer_id, items, from_cart: true, idempotency_key, now })
     }
 
     /// What the request asks for, the same text for the same wish: told apart under one idempotency key.
     pub fn fingerprint(&self) -> String {
+        if self.from_cart {
+            // The first attempt emptied the cart, so what was in it cannot be compared.
+            return format!("customer={};cart={}", self.customer_id.unwrap_or(0), self.session);
+        }
         let items: Vec<String> = self.items.iter().map(|(id, quantity)| format!("{id}x{quantity}")).collect();
         format!("customer={};items={}", self.customer_id.unwrap_or(0), items.join(","))
     }
 }
 
-fn check_key(key: &str) -> Result<String, Problem> {
-    if (8..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(key.to_owned())
-    } else {
-        let detail = "it must be 8 to 128 printable characters without spaces, for example a UUID";
-        Err(Problem::invalid("Idempotency-Key", detail))
-    }
+fn check_customer(checks: &mut Checks, customer: Option<Whole>) -> Option<i64> {
+    let customer = customer.map(|Whole(id)| id);
+    let good = customer.is_none_or(|id| (1..=i64::from(i32::MAX)).contains(&id));
+    checks.check(good, "customerId", "it must be a positive whole number up to 2147483647");
+    customer
+}
+
+fn check_key(checks: &mut Checks, key: Option<&str>) -> Option<String> {
+    let key = key?;
+    let good = (8..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    let detail = "it must be 8 to 128 printable characters without spaces, for example a UUID";
+    checks.check(good, "Idempotency-Key", detail);
+    Some(key.to_owned())
 }
 
 /// `DC-` with the day in Dhaka and ten random characters that cannot be misread (Crockford's base 32):
@@ -217,5 +307,28 @@ mod tests {
         assert!(read(good, Some("short")).is_err());
         assert!(read(good, Some("has a space")).is_err());
         assert!(read(good, Some("8d1f0c1e-1")).is_ok());
+    }
+
+    #[test]
+    fn orders_only_go_forward() {
+        use Status::{Cancelled, Delivered, Paid, Placed, Shipped};
+        let legal =
+            [(Placed, Paid), (Placed, Cancelled), (Paid, Shipped), (Paid, Cancelled), (Shipped, Delivered)];
+        for from in Status::ALL {
+            assert_eq!(Status::parse(from.word()), Some(from));
+            for to in Status::ALL {
+                assert_eq!(from.may_become(to), legal.contains(&(from, to)), "{from:?} to {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkout_needs_no_body_and_is_told_apart_by_its_session() {
+        let read = |body: &str, session: &str| {
+            NewOrder::read_checkout(body.as_bytes(), None, session.to_owned(), Timestamp::UNIX_EPOCH)
+        };
+        assert_eq!(read("", "a").unwrap().fingerprint(), read("{}", "a").unwrap().fingerprint());
+        assert_ne!(read("", "a").unwrap().fingerprint(), read("", "b").unwrap().fingerprint());
+        assert!(read(r#"{"items":[]}"#, "a").is_err() && read(r#"{"customerId":0}"#, "a").is_err());
     }
 }

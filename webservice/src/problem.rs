@@ -30,6 +30,31 @@ struct FieldError {
     detail: String,
 }
 
+/// Collects everything that is wrong with a request, so that its sender learns of it at once.
+#[derive(Debug, Default)]
+pub struct Checks(Vec<FieldError>);
+
+impl Checks {
+    /// Notes what is wrong with `field` unless `good`.
+    pub fn check(&mut self, good: bool, field: impl Into<String>, detail: impl Into<String>) {
+        if !good {
+            self.0.push(FieldError { field: field.into(), detail: detail.into() });
+        }
+    }
+
+    /// # Errors
+    /// 400 with everything that was noted.
+    pub fn finish(self) -> Result<(), Problem> {
+        let Some(first) = self.0.first() else { return Ok(()) };
+        let mut problem = Problem::bad_request(match self.0.len() {
+            1 => format!("{}: {}", first.field, first.detail),
+            count => format!("{count} fields cannot be used; see errors"),
+        });
+        problem.errors = self.0;
+        Err(problem)
+    }
+}
+
 fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }
@@ -58,6 +83,16 @@ impl Problem {
         problem
     }
 
+    /// 401: who is asking must be known.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "An administrator's token is needed", detail)
+    }
+
+    /// 403: known, but not allowed.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "This is not allowed", detail)
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
@@ -78,6 +113,17 @@ impl Problem {
     /// 409: not enough in stock.
     pub fn out_of_stock(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "out-of-stock", "Not enough in stock", detail)
+    }
+
+    /// 409: the thing is in a state that does not allow it.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", "This is not possible now", detail)
+    }
+
+    /// 412: somebody else was faster.
+    pub fn changed_meanwhile() -> Self {
+        let detail = "it was changed meanwhile; read it again and decide anew";
+        Self::new(StatusCode::PRECONDITION_FAILED, "changed", "The precondition does not hold", detail)
     }
 
     /// 413.
@@ -105,6 +151,23 @@ impl Problem {
         problem
     }
 
+    /// 429.
+    pub fn too_many() -> Self {
+        let detail = "wait as long as the Retry-After header says";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "Too many requests", detail)
+    }
+
+    /// 502: the frontend cannot reach the backend.
+    pub fn bad_gateway(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "bad-gateway", "The shop's backend cannot be reached", detail)
+    }
+
+    /// 504: the backend does not answer.
+    pub fn gateway_timeout() -> Self {
+        let detail = "an order may have been placed nevertheless; look before ordering again";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "gateway-timeout", "The shop's backend took too long", detail)
+    }
+
     /// 500, without a cause: that is in the log under the request's id.
     pub fn internal() -> Self {
         let detail = "the failure was logged; quote the x-request-id header when reporting it";
@@ -125,8 +188,15 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                let scheme = HeaderValue::from_static("Bearer realm=\"dhakacart\"");
+                headers.insert(header::WWW_AUTHENTICATE, scheme);
+            }
+            _ => {}
         }
         response
     }

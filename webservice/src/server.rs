@@ -9,6 +9,7 @@
 //! 3. idle connections are closed, requests in flight finish.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,16 +17,13 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use crate::app::App;
-use crate::request::handle;
+use crate::edge::Edge;
+use crate::request::{Role, handle};
 
 /// Connections open at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -39,47 +37,48 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Serves until the drain is complete.
-pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, routes: BoxedFilter<(Response,)>) {
+pub(crate) async fn serve<R: Role>(listener: TcpListener, role: Arc<R>) {
+    let edge = role.edge();
     let (close, closing) = watch::channel(false);
     let mut connections = JoinSet::new();
-    let open = |connections: &mut JoinSet<()>, stream| {
-        connections.spawn(connection(stream, Arc::clone(&app), routes.clone(), closing.clone()));
+    let open = |connections: &mut JoinSet<()>, stream, peer: SocketAddr| {
+        connections.spawn(connection(stream, peer.ip(), Arc::clone(&role), closing.clone()));
     };
-    let accepting_may_end = app.lifecycle.accepting_may_end(app.config.drain);
+    let accepting_may_end = edge.lifecycle.accepting_may_end(edge.settings.drain);
     tokio::pin!(accepting_may_end);
     loop {
         tokio::select! {
             () = &mut accepting_may_end => break,
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => open(&mut connections, stream),
+                Ok((stream, peer)) => open(&mut connections, stream, peer),
                 Err(error) => accept_failed(&error).await,
             },
             Some(_) = connections.join_next() => {}
         }
     }
     // Clients of these see them as established: dropping them would be a reset.
-    while let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await {
-        open(&mut connections, stream);
+    while let Ok(Ok((stream, peer))) = timeout(Duration::ZERO, listener.accept()).await {
+        open(&mut connections, stream, peer);
     }
     drop(listener);
     close.send_replace(true);
-    finish(&app, connections).await;
+    finish(edge, connections).await;
 }
 
 /// Waits for requests in flight, and shortly for connections that have none.
-async fn finish(app: &App, mut connections: JoinSet<()>) {
+async fn finish(edge: &Edge, mut connections: JoinSet<()>) {
     let last_call = Instant::now() + LAST_CALL;
-    let deadline = Instant::now() + LAST_CALL.max(app.config.shutdown);
+    let deadline = Instant::now() + LAST_CALL.max(edge.settings.shutdown);
     loop {
-        let until = if app.lifecycle.requests() == 0 { last_call } else { deadline };
+        let until = if edge.lifecycle.requests() == 0 { last_call } else { deadline };
         // Looks again now and then, because a request may end without its connection ending.
         let until = until.min(Instant::now() + LAST_CALL).max(Instant::now());
         match tokio::time::timeout_at(until, connections.join_next()).await {
             Ok(None) => return,
             Ok(Some(_)) => {}
-            Err(_) if app.lifecycle.requests() == 0 && Instant::now() >= last_call => return,
+            Err(_) if edge.lifecycle.requests() == 0 && Instant::now() >= last_call => return,
             Err(_) if Instant::now() >= deadline => {
-                let requests = app.lifecycle.requests();
+                let requests = edge.lifecycle.requests();
                 tracing::warn!(requests, "requests are cut off because the shutdown time is over");
                 return;
             }
@@ -88,19 +87,18 @@ async fn finish(app: &App, mut connections: JoinSet<()>) {
     }
 }
 
-async fn connection(
+async fn connection<R: Role>(
     stream: TcpStream,
-    app: Arc<App>,
-    routes: BoxedFilter<(Response,)>,
+    peer: IpAddr,
+    role: Arc<R>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let counted = app.lifecycle.connection();
+    let counted = role.edge().lifecycle.connection();
     // Small answers should not wait for more to send; failing to say so costs only time.
     let _ = stream.set_nodelay(true);
-    let routes = TowerToHyperService::new(warp::service(routes));
     let service = service_fn(|request: Request<Incoming>| {
-        let (app, routes) = (Arc::clone(&app), routes.clone());
-        async move { Ok::<_, Infallible>(handle(&app, &routes, request).await) }
+        let role = Arc::clone(&role);
+        async move { Ok::<_, Infallible>(handle(&*role, peer, request).await) }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -10,8 +10,8 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::Connection;
 use support::postgres::Postgres;
-use support::{ShopClient, config, start};
-use webservice::{Database, ENDPOINTS};
+use support::{ShopClient, config, contract, start};
+use webservice::{Database, ENDPOINTS, Kind};
 
 #[tokio::test]
 async fn the_api_works_on_sqlite_in_memory() {
@@ -103,7 +103,7 @@ async fn probes_and_headers(client: &ShopClient) {
     let page = client.get("/").await;
     assert!(page.header("content-type").starts_with("text/html"));
     assert!(page.header("content-security-policy").contains("default-src 'self'"));
-    for file in ["/assets/shop.js", "/assets/shop.css"] {
+    for file in ["/assets/shop.js", "/assets/common.js", "/assets/shop.css"] {
         assert!(page.text().contains(file));
         assert_eq!(client.get(file).await.status, StatusCode::OK);
     }
@@ -202,7 +202,11 @@ async fn ordering(client: &ShopClient) {
     assert_eq!((&order["status"], &order["customerId"]), (&json!("placed"), &json!(7)));
     assert_eq!(order["items"][1]["name"], "Tangail Cotton Saree");
     assert_eq!((stock(client, 1).await, stock(client, 2).await), (before.0 - 1, before.1 - 3));
-    assert_eq!(client.get(placed.header("location")).await.json(), order);
+    // Whoever placed an order sees it; to others it is not there.
+    let cookie = placed.header("set-cookie").split(';').next().unwrap();
+    let path = placed.header("location");
+    assert_eq!(client.send(Method::GET, path, &[("cookie", cookie)], "").await.unwrap().json(), order);
+    assert_eq!(client.get(path).await.status, StatusCode::NOT_FOUND);
 
     // Half of an order is no order: the first item was to be had, the second was not.
     let before = stock(client, 1).await;
@@ -261,13 +265,13 @@ async fn own_orders(client: &ShopClient) {
     assert_eq!(end, None);
 }
 
+/// 200 buyers at once want the last 50 pieces, each one.
 async fn overselling(client: &ShopClient) {
-    // Product 28 keeps its last ten pieces.
     let left = stock(client, 28).await;
-    let wish = json!({ "items": [{ "productId": 28, "quantity": left - 10 }] });
+    let wish = json!({ "items": [{ "productId": 28, "quantity": left - 50 }] });
     assert_eq!(client.order(wish, &[]).await.status, StatusCode::CREATED);
 
-    let buyers = (0..50).map(|_| {
+    let buyers = (0..200).map(|_| {
         let client = client.clone();
         tokio::spawn(async move {
             client.order(json!({ "items": [{ "productId": 28, "quantity": 1 }] }), &[]).await.status
@@ -278,12 +282,12 @@ async fn overselling(client: &ShopClient) {
         outcomes.push(buyer.await.unwrap());
     }
     let count = |status| outcomes.iter().filter(|outcome| **outcome == status).count();
-    assert_eq!(count(StatusCode::CREATED), 10, "{outcomes:?}");
-    assert_eq!(count(StatusCode::CONFLICT), 40, "{outcomes:?}");
+    assert_eq!(count(StatusCode::CREATED), 50, "{outcomes:?}");
+    assert_eq!(count(StatusCode::CONFLICT), 150, "{outcomes:?}");
     assert_eq!(stock(client, 28).await, 0);
 }
 
-/// The table that metrics and `Allow` are made from agrees with what is answered.
+/// The table that metrics and `Allow` are made from agrees with what is answered, and with the document.
 async fn every_endpoint_is_routed(client: &ShopClient) {
     for endpoint in ENDPOINTS {
         let path = endpoint.template.replace("{id}", "1").replace("{name}", "shop.js");
@@ -294,7 +298,34 @@ async fn every_endpoint_is_routed(client: &ShopClient) {
             let routed = answer.status != StatusCode::NOT_FOUND || answer.text().contains("no such order");
             assert!(routed, "{method} {path}");
         }
-        let other = client.send(Method::PUT, &path, &[], "").await.unwrap();
-        assert_eq!(other.status, StatusCode::METHOD_NOT_ALLOWED, "PUT {path}");
+        let other = client.send(Method::TRACE, &path, &[], "").await.unwrap();
+        assert_eq!(other.status, StatusCode::METHOD_NOT_ALLOWED, "TRACE {path}");
+        for (method, _) in endpoint.methods {
+            assert!(other.header("allow").contains(method), "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn the_document_has_every_route_and_every_route_is_in_the_document() {
+    let promised: BTreeSet<(String, String)> = contract::document()["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, operations)| {
+            operations.as_object().unwrap().keys().map(move |method| (path.clone(), method.to_uppercase()))
+        })
+        .collect();
+    let routed: BTreeSet<(String, String)> = ENDPOINTS
+        .iter()
+        .filter(|endpoint| endpoint.kind == Kind::Api)
+        .flat_map(|e| e.methods.iter().map(|(method, _)| (e.template.to_owned(), (*method).to_owned())))
+        .collect();
+    assert_eq!(promised, routed);
+    for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.kind == Kind::Api) {
+        for (method, success) in endpoint.methods {
+            let operation = &contract::document()["paths"][endpoint.template][method.to_lowercase()];
+            assert!(operation["responses"].get(success.to_string()).is_some(), "{method} {endpoint:?}");
+        }
     }
 }

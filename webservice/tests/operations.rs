@@ -55,7 +55,7 @@ async fn metrics_count_by_template_and_outcome() {
 
 #[tokio::test]
 async fn the_fault_switch_fails_its_share_of_api_requests_only() {
-    let faults = Faults { error_percent: 30.0, latency: Duration::from_millis(20) };
+    let faults = Faults { error_percent: 30.0, latency: Duration::from_millis(20), ..Faults::default() };
     let (_shop, client) = start(webservice::Config { faults, ..config(Database::Memory) }).await;
     let mut failed = 0;
     for _ in 0..20 {
@@ -75,7 +75,7 @@ async fn the_fault_switch_fails_its_share_of_api_requests_only() {
 
 #[tokio::test]
 async fn a_slow_request_is_cut_off() {
-    let faults = Faults { error_percent: 0.0, latency: Duration::from_secs(60) };
+    let faults = Faults { error_percent: 0.0, latency: Duration::from_secs(60), ..Faults::default() };
     let request_timeout = Duration::from_millis(100);
     let config = webservice::Config { faults, request_timeout, ..config(Database::Memory) };
     let (shop, client) = start(config).await;
@@ -93,7 +93,7 @@ async fn a_slow_request_is_cut_off() {
 
 #[tokio::test]
 async fn draining_answers_everything_that_still_comes() {
-    let faults = Faults { error_percent: 0.0, latency: Duration::from_millis(600) };
+    let faults = Faults { error_percent: 0.0, latency: Duration::from_millis(600), ..Faults::default() };
     let drain = Duration::from_millis(400);
     let (shop, client) = start(webservice::Config { faults, drain, ..config(Database::Memory) }).await;
     let address = shop.address();

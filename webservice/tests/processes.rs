@@ -32,9 +32,14 @@ impl Drop for Process {
 
 impl Process {
     fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_as("api", settings)
+    }
+
+    fn start_as(role: &str, settings: &[(&str, &str)]) -> Self {
         // Ports are given out in turn, so the one just freed is not given out again soon.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new(SHOP)
+            .arg(role)
             .env_clear()
             .env("BIND_ADDRESS", "127.0.0.1")
             .env("PORT", port.to_string())
@@ -135,4 +140,52 @@ fn unusable_settings_end_the_program_with_a_sentence() {
     let output = Command::new(SHOP).env_clear().env("PORT", "many").output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("PORT cannot be used: it must be 0 to 65535"));
+}
+
+#[tokio::test]
+async fn the_fault_switch_ends_the_process_after_its_requests() {
+    let mut shop = Process::start(&[("FAULT_CRASH_AFTER_REQUESTS", "3")]);
+    shop.ready().await;
+    for _ in 0..2 {
+        assert_eq!(shop.client.get("/api/products").await.status, StatusCode::OK);
+    }
+    assert!(shop.client.send(http::Method::GET, "/api/products", &[], "").await.is_err());
+    let child = std::cell::RefCell::new(&mut shop.child);
+    let status = eventually("the shop ends", || async { child.borrow_mut().try_wait().unwrap() }).await;
+    assert_eq!(status.code(), None, "ended by a signal: {status}");
+}
+
+#[tokio::test]
+async fn the_fault_switch_leaks_up_to_its_cap() {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let (rate, most) = ((400.0 * MIB).to_string(), (80.0 * MIB).to_string());
+    let settings = [("FAULT_LEAK_BYTES_PER_SECOND", rate.as_str()), ("FAULT_LEAK_MAX_BYTES", most.as_str())];
+    let mut shop = Process::start(&settings);
+    shop.ready().await;
+    eventually("the memory is gone", || async {
+        (shop.client.metric("process_resident_memory_bytes").await >= 80.0 * MIB).then_some(())
+    })
+    .await;
+    assert!(shop.client.metric("process_resident_memory_bytes").await < 200.0 * MIB);
+    assert_eq!(shop.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn both_roles_run_side_by_side_and_a_token_opens_the_dashboard() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, "k QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE\n").unwrap();
+    let keys = keys.to_str().unwrap();
+    let mut api = Process::start(&[("ADMIN_KEYS_FILE", keys)]);
+    let url = format!("http://127.0.0.1:{}", api.port);
+    let mut web = Process::start_as("web", &[("API_URL", &url)]);
+    web.ready().await;
+    let token = Command::new(SHOP).args(["token", "farida"]).env_clear().env("ADMIN_KEYS_FILE", keys).output().unwrap();
+    let token = format!("Bearer {}", String::from_utf8(token.stdout).unwrap().trim());
+    let headers = [("authorization", token.as_str())];
+    let summary = web.client.send(http::Method::GET, "/api/admin/summary", &headers, "").await.unwrap();
+    assert_eq!(summary.json()["administrator"], "farida");
+    let check = Command::new(SHOP).arg("healthcheck").env_clear().env("PORT", web.port.to_string()).output().unwrap();
+    assert!(check.status.success());
+    assert_eq!((web.terminate().await.code(), api.terminate().await.code()), (Some(0), Some(0)));
 }

@@ -1,6 +1,9 @@
 //! From paths to handlers.
 
-mod operations;
+mod admin;
+mod call;
+mod cart;
+pub(crate) mod operations;
 mod orders;
 mod pages;
 mod products;
@@ -9,7 +12,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use warp::filters::BoxedFilter;
 use warp::reject::{InvalidQuery, MethodNotAllowed, Rejection};
@@ -18,30 +21,25 @@ use warp::{Filter, Reply};
 
 use crate::app::App;
 use crate::problem::Problem;
+pub(crate) use pages::page;
 
 /// Everything in [`crate::endpoint::ENDPOINTS`], answered.
 pub fn all(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    operations::routes(app)
-        .or(products::routes(app))
+    // Most asked for first.
+    products::routes(app)
+        .or(cart::routes(app))
         .unify()
         .or(orders::routes(app))
+        .unify()
+        .or(operations::routes(app))
+        .unify()
+        .or(admin::routes(app))
         .unify()
         .or(pages::routes())
         .unify()
         .recover(explain)
         .unify()
         .boxed()
-}
-
-/// Gives a filter access to the shop.
-fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
-    let app = Arc::clone(app);
-    warp::any().map(move || Arc::clone(&app))
-}
-
-/// Query parameters in order, decoded.
-fn parameters() -> impl Filter<Extract = (Vec<(String, String)>,), Error = Rejection> + Copy {
-    warp::query::<Vec<(String, String)>>()
 }
 
 /// Turns a handler's result into an answer.
@@ -56,12 +54,19 @@ fn json(body: &impl Serialize) -> Response {
     response
 }
 
+/// An answer without a body.
+fn nothing() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// Turns warp's rejections into problems.
 async fn explain(rejection: Rejection) -> Result<Response, Infallible> {
-    let problem = if rejection.is_not_found() {
-        Problem::not_found("check the path")
-    } else if rejection.find::<MethodNotAllowed>().is_some() {
+    let problem = if rejection.find::<MethodNotAllowed>().is_some() {
         Problem::method_not_allowed()
+    } else if rejection.is_not_found() {
+        Problem::not_found("check the path")
     } else if rejection.find::<InvalidQuery>().is_some() {
         Problem::bad_request("the query string cannot be read")
     } else {

@@ -1,63 +1,70 @@
-//! Ordering.
+//! Ordering, and what became of it.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::json;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{answer, json, parameters, with};
+use super::call::{Call, call};
+use super::{answer, json};
 use crate::app::{App, store_problem};
 use crate::metrics::OrderOutcome;
-use crate::order::{self, NewOrder};
+use crate::order::{self, NewOrder, Status};
 use crate::problem::Problem;
-use crate::product::{cursor, cursor_after, limit, shorten};
+use crate::product::Page;
 use crate::session::Session;
-use crate::store::{PlaceError, Placed};
+use crate::store::{ChangeError, PlaceError, Placed, StatusChange};
 
 pub(super) fn routes(app: &Arc<App>) -> BoxedFilter<(Response,)> {
-    let place = warp::path!("api" / "orders")
-        .and(warp::post())
-        .and(with(app))
-        .and(warp::header::headers_cloned())
-        .and(warp::body::bytes())
-        .then(|app, headers, body| answer(place(app, headers, body)));
-    let list = warp::path!("api" / "orders")
-        .and(warp::get())
-        .and(with(app))
-        .and(warp::header::headers_cloned())
-        .and(parameters())
-        .then(|app, headers, parameters| answer(list(app, headers, parameters)));
-    let get = warp::path!("api" / "orders" / String)
-        .and(warp::get())
-        .and(with(app))
-        .then(|number, app| answer(get(number, app)));
-    place.or(list).unify().or(get).unify().boxed()
+    let all = || warp::path!("api" / "orders");
+    let one = || warp::path!("api" / "orders" / String);
+    let placed = all().and(warp::post()).and(call(app)).then(|call| answer(create(call)));
+    let listed = all().and(warp::get()).and(call(app)).then(|call| answer(list(call)));
+    let got = one().and(warp::get()).and(call(app)).then(|number, call| answer(get(number, call)));
+    let changed = one().and(warp::patch()).and(call(app)).then(|number, call| answer(change(number, call)));
+    placed.or(listed).unify().or(got).unify().or(changed).unify().boxed()
 }
 
-async fn place(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
-    let session = Session::of(&headers);
-    let rejected = |problem| {
-        app.metrics.order(OrderOutcome::Rejected);
-        problem
+async fn create(call: Call) -> Result<Response, Problem> {
+    let session = call.session();
+    let read = || {
+        call.require_json()?;
+        NewOrder::read(&call.body, call.idempotency_key()?, session.id().to_owned(), Timestamp::now())
     };
-    let order = read(&headers, &body, &session).map_err(rejected)?;
-    let placed = app.store()?.place(&order).await;
+    let order = read();
+    place(&call, order, &session).await
+}
+
+/// Places what was read from a request, and counts how that went.
+pub(super) async fn place(
+    call: &Call,
+    order: Result<NewOrder, Problem>,
+    session: &Session,
+) -> Result<Response, Problem> {
+    let metrics = &call.app.edge.metrics;
+    let order = order.inspect_err(|_| metrics.order(OrderOutcome::Rejected))?;
+    let from_cart = order.from_cart;
+    let placed = call.store()?.place(&order).await;
     let (order, outcome) = match placed {
         Ok(Placed::New(order)) => {
             let pieces: i64 = order.items.iter().map(|item| item.quantity).sum();
             // Both are sums of positive numbers.
-            app.metrics.sold(pieces.unsigned_abs(), order.total_minor.unsigned_abs());
+            metrics.sold(pieces.unsigned_abs(), order.total_minor.unsigned_abs());
+            if from_cart {
+                metrics.checked_out();
+            }
+            call.app.cache.clear();
             (order, OrderOutcome::Placed)
         }
         Ok(Placed::Replayed(order)) => (order, OrderOutcome::Replayed),
-        Err(error) => return Err(refused(&app, error)),
+        Err(error) => return Err(refused(call, error)),
     };
-    app.metrics.order(outcome);
+    metrics.order(outcome);
     let mut response = json(&order);
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
@@ -71,73 +78,96 @@ async fn place(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Result<Respons
     Ok(response)
 }
 
-fn read(headers: &HeaderMap, body: &[u8], session: &Session) -> Result<NewOrder, Problem> {
-    // Browsers send other types across sites without asking, so this also stops forged forms.
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let media_type = media_type.split(';').next().unwrap_or("").trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
-        return Err(Problem::not_json());
-    }
-    let key = match headers.get("idempotency-key") {
-        Some(value) => {
-            let text = value.to_str();
-            Some(text.map_err(|_| Problem::invalid("Idempotency-Key", "it must be ASCII text"))?)
-        }
-        None => None,
-    };
-    NewOrder::read(body, key, session.id().to_owned(), Timestamp::now())
-}
-
-fn refused(app: &App, error: PlaceError) -> Problem {
+fn refused(call: &Call, error: PlaceError) -> Problem {
     let (outcome, problem) = match error {
         PlaceError::OutOfStock { .. } => (OrderOutcome::OutOfStock, Problem::out_of_stock(error.to_string())),
-        PlaceError::UnknownProduct(_) => {
+        PlaceError::UnknownProduct(_) | PlaceError::TooExpensive => {
             (OrderOutcome::Rejected, Problem::unprocessable("items", error.to_string()))
         }
-        PlaceError::TooExpensive => {
-            (OrderOutcome::Rejected, Problem::unprocessable("items", error.to_string()))
-        }
+        PlaceError::EmptyCart => (OrderOutcome::Rejected, Problem::conflict(error.to_string())),
         PlaceError::KeyReused => {
             (OrderOutcome::Rejected, Problem::unprocessable("Idempotency-Key", error.to_string()))
         }
+        PlaceError::Missing(_) => (OrderOutcome::OutOfStock, Problem::out_of_stock(error.to_string())),
         PlaceError::Store(error) => return store_problem(&error),
     };
-    app.metrics.order(outcome);
+    call.app.edge.metrics.order(outcome);
     problem
 }
 
 /// Orders of the caller's session, newest first.
-async fn list(
-    app: Arc<App>,
-    headers: HeaderMap,
-    parameters: Vec<(String, String)>,
-) -> Result<Response, Problem> {
-    let (mut most, mut before) = (24, i64::MAX);
-    for (name, value) in &parameters {
-        match name.as_str() {
-            "limit" => most = limit(value)?,
-            "cursor" => before = cursor(value)?,
-            _ => return Err(Problem::invalid(shorten(name), "known are limit and cursor")),
-        }
-    }
-    let session = Session::of(&headers);
+async fn list(call: Call) -> Result<Response, Problem> {
+    let page = Page::from_pairs(&call.query, |_, _| Err("known are limit and cursor"))?;
+    let session = call.session();
+    let store = call.store()?;
     let mut items = Vec::new();
     if !session.is_new() {
-        let orders = app.store()?.orders(session.id(), before, most + 1).await;
+        let wider = Page { limit: page.limit + 1, ..page };
+        let orders = store.orders(Some(session.id()), None, wider).await;
         items = orders.map_err(|e| store_problem(&e))?;
     }
-    let more = items.len() as i64 > most;
-    items.truncate(most as usize);
-    let next = if more { items.last().map(|last| cursor_after(last.id)) } else { None };
+    let next = page.cut(&mut items, |order| order.id);
     Ok(json(&json!({ "items": items, "nextCursor": next })))
 }
 
-/// Whoever knows an order's number may see it, as on a parcel's tracking page.
-async fn get(number: String, app: Arc<App>) -> Result<Response, Problem> {
-    let missing = || Problem::not_found("there is no such order");
+fn missing() -> Problem {
+    Problem::not_found("there is no such order among yours")
+}
+
+/// An order is seen by the session that placed it, and by administrators.
+async fn get(number: String, call: Call) -> Result<Response, Problem> {
+    if call.has_token() {
+        call.admin()?;
+    }
+    let order = find(&call, &number).await?;
+    if !call.has_token() && order.session != call.session().id() {
+        return Err(missing());
+    }
+    Ok(json(&order))
+}
+
+async fn find(call: &Call, number: &str) -> Result<order::Order, Problem> {
+    if !order::is_number(number) {
+        return Err(missing());
+    }
+    call.store()?.order(number).await.map_err(|e| store_problem(&e))?.ok_or_else(missing)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusBody {
+    status: Status,
+}
+
+/// Administrators move an order on; whoever placed it may cancel it until it is paid.
+async fn change(number: String, call: Call) -> Result<Response, Problem> {
+    let admin = if call.has_token() { Some(call.admin()?) } else { None };
+    let StatusBody { status } = call.json()?;
+    if admin.is_none() && status != Status::Cancelled {
+        return Err(Problem::forbidden(
+            "customers can only cancel; everything else needs an administrator's token",
+        ));
+    }
     if !order::is_number(&number) {
         return Err(missing());
     }
-    let order = app.store()?.order(&number).await.map_err(|e| store_problem(&e))?;
-    Ok(json(&order.ok_or_else(missing)?))
+    let session = call.session();
+    let audit =
+        admin.map(|admin| call.audit(admin, "order.status", &number, json!({ "status": status.word() })));
+    let owner = audit.is_none().then(|| session.id());
+    let change = StatusChange { to: status, owner, audit: audit.as_ref() };
+    call.store()?.set_status(&number, &change).await.map_err(|error| match error {
+        ChangeError::Missing => missing(),
+        ChangeError::Changed => Problem::changed_meanwhile(),
+        ChangeError::Illegal { .. } => Problem::conflict(error.to_string()),
+        ChangeError::Store(error) => store_problem(&error),
+    })?;
+    if status == Status::Cancelled {
+        // Its pieces are back.
+        call.app.cache.clear();
+    }
+    if let Some(audit) = audit {
+        audit.log();
+    }
+    Ok(json(&find(&call, &number).await?))
 }

@@ -3,102 +3,27 @@
 //! The two are written apart, in the dialect of each, and held together by one test suite that runs on both.
 
 mod catalogue;
+mod error;
 mod postgres;
 mod sqlite;
 
 use std::time::Duration;
 
 use sqlx::SqlSafeStr;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 
+use crate::admin::{AuditEntry, AuditRecord};
+use crate::cart::{Cart, CartRefusal};
 use crate::config::{Config, Database};
-use crate::order::{NewOrder, Order};
-use crate::product::{Category, Product, ProductQuery};
+use crate::order::{NewOrder, Order, Status};
+use crate::product::{Category, Page, Product, ProductBody, ProductQuery};
 
+pub use error::{ChangeError, PlaceError, StoreError};
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// Longest wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The database cannot be used right now, or gave something unexpected.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Opening or a query failed.
-    #[error("the database failed: {0}; check that it is running and reachable")]
-    Database(#[from] sqlx::Error),
-    /// The tables could not be brought up to date.
-    #[error("the tables could not be migrated: {0}; check the database user's rights")]
-    Migrate(#[from] MigrateError),
-    /// The lock beside the SQLite file could not be taken.
-    #[error(
-        "the lock file {path} cannot be taken: {source}; check that its directory exists and is writable"
-    )]
-    Lock {
-        /// The lock file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A stored value has no meaning.
-    #[error("the database holds a value that the shop cannot read: {0}")]
-    Unreadable(&'static str),
-}
-
-impl StoreError {
-    /// Whether trying again shortly may help: the database is busy, full, restarting or out of reach.
-    pub fn is_passing(&self) -> bool {
-        let Self::Database(error) = self else { return false };
-        match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing_code(&code)),
-            _ => false,
-        }
-    }
-}
-
-/// SQLite's numbers (5 busy, 6 locked, in the lowest byte) and PostgreSQL's five characters: classes 08
-/// connection, 40 transaction rollback, 53 resources, and lock, statement and shutdown timeouts.
-fn is_passing_code(code: &str) -> bool {
-    if code.len() == 5 {
-        let class = ["08", "40", "53"].iter().any(|class| code.starts_with(class));
-        return class || ["55P03", "57014", "57P01", "57P02", "57P03"].contains(&code);
-    }
-    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6))
-}
-
-/// Why an order was not placed. Nothing was changed in any of these cases.
-#[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
-    /// There is no such product.
-    #[error("there is no product {0}")]
-    UnknownProduct(i64),
-    /// Fewer pieces are left than asked for.
-    #[error("{available} of {name:?} left, {wanted} asked for")]
-    OutOfStock {
-        /// Name of the product.
-        name: String,
-        /// Pieces left.
-        available: i64,
-        /// Pieces asked for.
-        wanted: i64,
-    },
-    /// The idempotency key belongs to a different order.
-    #[error("the idempotency key was used for a different order")]
-    KeyReused,
-    /// The order costs more than can be stored.
-    #[error("the order costs more than the shop can handle at once")]
-    TooExpensive,
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<sqlx::Error> for PlaceError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
 
 /// An order that is in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +32,44 @@ pub enum Placed {
     New(Order),
     /// By an earlier request with the same idempotency key.
     Replayed(Order),
+}
+
+/// A wish to change an order's status.
+#[derive(Debug, Clone, Copy)]
+pub struct StatusChange<'a> {
+    /// What it shall become.
+    pub to: Status,
+    /// The session that must have placed it; administrators may change any.
+    pub owner: Option<&'a str>,
+    /// The record of an administrator's change.
+    pub audit: Option<&'a AuditEntry>,
+}
+
+impl StatusChange<'_> {
+    /// Whether an order of `session` that is `from` has to be changed; not if it is there already.
+    fn check(&self, from: Status, session: &str) -> Result<bool, ChangeError> {
+        if self.owner.is_some_and(|owner| owner != session) {
+            return Err(ChangeError::Missing);
+        }
+        if from == self.to {
+            return Ok(false);
+        }
+        if !from.may_become(self.to) || (self.owner.is_some() && from != Status::Placed) {
+            return Err(ChangeError::Illegal { from: from.word(), to: self.to.word() });
+        }
+        Ok(true)
+    }
+}
+
+/// How business goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sales {
+    /// Status, orders, their value in paisa.
+    pub by_status: Vec<(String, i64, i64)>,
+    /// Identifier, name, pieces and revenue in paisa of what sells best.
+    pub best: Vec<(i64, String, i64, i64)>,
+    /// Identifier, name and pieces of what is about to run out.
+    pub scarce: Vec<(i64, String, i64)>,
 }
 
 /// The open database.
@@ -128,6 +91,19 @@ macro_rules! either {
     };
 }
 
+/// The same for questions: asked once more if the connection broke, because they change nothing.
+macro_rules! ask {
+    ($self:ident, $method:ident($($argument:expr),*)) => {
+        match either!($self, $method($($argument),*)) {
+            Err(error) if error.is_connection_lost() => {
+                tracing::warn!(%error, "asking the database again");
+                either!($self, $method($($argument),*))
+            }
+            answer => answer,
+        }
+    };
+}
+
 impl Store {
     /// Connects, brings the tables up to date and, if asked for, fills an empty catalogue. Safe when several
     /// shops start at once on one database.
@@ -140,9 +116,9 @@ impl Store {
             Database::SqliteFile(path) => {
                 Ok(Self::Sqlite(SqliteStore::open(Some(path), config.seed_catalogue).await?))
             }
-            Database::Postgres(options) => {
-                Ok(Self::Postgres(PostgresStore::open(options, config.seed_catalogue).await?))
-            }
+            Database::Postgres(options) => Ok(Self::Postgres(
+                PostgresStore::open(options, config.pool_size, config.seed_catalogue).await?,
+            )),
         }
     }
 
@@ -154,12 +130,12 @@ impl Store {
         either!(self, ping())
     }
 
-    /// Products in order of their identifiers.
+    /// Products, in the order asked for.
     ///
     /// # Errors
     /// The database failed; so for all that follow.
     pub async fn products(&self, query: &ProductQuery) -> Result<Vec<Product>, StoreError> {
-        either!(self, products(query))
+        ask!(self, products(query))
     }
 
     /// One product.
@@ -167,7 +143,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn product(&self, id: i64) -> Result<Option<Product>, StoreError> {
-        either!(self, product(id))
+        ask!(self, product(id))
     }
 
     /// Categories in order of their names.
@@ -175,7 +151,83 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn categories(&self) -> Result<Vec<Category>, StoreError> {
-        either!(self, categories())
+        ask!(self, categories())
+    }
+
+    /// Adds a product. The audit record's target becomes its identifier.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn create_product(
+        &self,
+        body: &ProductBody,
+        audit: &AuditEntry,
+    ) -> Result<Product, StoreError> {
+        either!(self, create_product(body, audit))
+    }
+
+    /// Describes a product anew, if it is still what `expected` wants.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn update_product(
+        &self,
+        id: i64,
+        body: &ProductBody,
+        expected: &(dyn Fn(&Product) -> bool + Sync),
+        audit: &AuditEntry,
+    ) -> Result<Product, ChangeError> {
+        either!(self, update_product(id, body, expected, audit))
+    }
+
+    /// Stops selling a product, if it is still what `expected` wants. Orders keep it.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn delete_product(
+        &self,
+        id: i64,
+        expected: &(dyn Fn(&Product) -> bool + Sync),
+        audit: &AuditEntry,
+    ) -> Result<(), ChangeError> {
+        either!(self, delete_product(id, expected, audit))
+    }
+
+    /// A session's cart.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn cart(&self, session: &str) -> Result<Cart, StoreError> {
+        ask!(self, cart(session))
+    }
+
+    /// Sets the pieces of a product in a cart; says whether it is the first line, or why it cannot be.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn set_cart_item(
+        &self,
+        session: &str,
+        product: i64,
+        quantity: i64,
+    ) -> Result<Result<bool, CartRefusal>, StoreError> {
+        either!(self, set_cart_item(session, product, quantity))
+    }
+
+    /// Takes one product, or all, out of a cart.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn remove_cart_items(&self, session: &str, product: Option<i64>) -> Result<(), StoreError> {
+        either!(self, remove_cart_items(session, product))
+    }
+
+    /// Removes what was put into carts longer ago than `older_than`; says how many lines.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn forget_carts(&self, older_than: Duration) -> Result<u64, StoreError> {
+        either!(self, forget_carts(older_than))
     }
 
     /// Places an order: takes all its pieces from stock and records it, or changes nothing.
@@ -191,15 +243,44 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn order(&self, number: &str) -> Result<Option<Order>, StoreError> {
-        either!(self, order(number))
+        ask!(self, order(number))
     }
 
-    /// Orders of a session, newest first, those before identifier `before`.
+    /// Orders, newest first, of a session or of all, in one status or in any.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn orders(&self, session: &str, before: i64, limit: i64) -> Result<Vec<Order>, StoreError> {
-        either!(self, orders(session, before, limit))
+    pub async fn orders(
+        &self,
+        session: Option<&str>,
+        status: Option<Status>,
+        page: Page,
+    ) -> Result<Vec<Order>, StoreError> {
+        ask!(self, orders(session, status, page))
+    }
+
+    /// Changes an order's status; a cancelled order's pieces go back into stock.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn set_status(&self, number: &str, change: &StatusChange<'_>) -> Result<(), ChangeError> {
+        either!(self, set_status(number, change))
+    }
+
+    /// Audit records, newest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn audit(&self, page: Page) -> Result<Vec<AuditRecord>, StoreError> {
+        ask!(self, audit(page))
+    }
+
+    /// How business goes; best sellers since `since`.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn sales(&self, since: jiff::Timestamp) -> Result<Sales, StoreError> {
+        ask!(self, sales(since))
     }
 
     /// Connections in use and idle.
@@ -210,6 +291,14 @@ impl Store {
         };
         let idle = idle as u64;
         (u64::from(size).saturating_sub(idle), idle)
+    }
+
+    /// Connections that there can be.
+    pub fn most_connections(&self) -> u64 {
+        u64::from(match self {
+            Self::Sqlite(store) => store.most_connections(),
+            Self::Postgres(store) => store.most_connections(),
+        })
     }
 
     /// Waits for queries to end and closes all connections.
@@ -234,19 +323,4 @@ fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
 /// Whether a query failed because a unique value exists already.
 fn is_duplicate(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_unique_violation())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_passes_is_told_from_what_does_not() {
-        for code in ["5", "6", "261", "517", "08006", "40001", "40P01", "53300", "55P03", "57014", "57P03"] {
-            assert!(is_passing_code(code), "{code}");
-        }
-        for code in ["1", "19", "2067", "23505", "42P01", "57000", "", "x"] {
-            assert!(!is_passing_code(code), "{code}");
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
+pub mod contract;
 pub mod postgres;
 
 use std::net::SocketAddr;
@@ -36,6 +37,11 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The session's cookie, as it is sent back.
+    pub fn cookie(&self) -> &str {
+        self.header("set-cookie").split(';').next().unwrap()
+    }
+
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -62,6 +68,7 @@ impl ShopClient {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Answer, hyper_util::client::legacy::Error> {
+        let checked = method.clone();
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -69,17 +76,26 @@ impl ShopClient {
         let response = self.client.request(request.body(Full::new(body.into())).unwrap()).await?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let answer = Answer { status: parts.status, headers: parts.headers, body };
+        if path.starts_with("/api/") {
+            contract::check(&checked, path, &answer);
+        }
+        Ok(answer)
     }
 
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], "").await.unwrap()
     }
 
-    pub async fn order(&self, body: Value, headers: &[(&str, &str)]) -> Answer {
+    /// Sends JSON.
+    pub async fn json(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
         let mut all = vec![("content-type", "application/json")];
         all.extend_from_slice(headers);
-        self.send(Method::POST, "/api/orders", &all, body.to_string()).await.unwrap()
+        self.send(method, path, &all, body.to_string()).await.unwrap()
+    }
+
+    pub async fn order(&self, body: Value, headers: &[(&str, &str)]) -> Answer {
+        self.json(Method::POST, "/api/orders", headers, &body).await
     }
 
     /// The value of one series, written exactly as in the metrics.
@@ -88,6 +104,35 @@ impl ShopClient {
         text.lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
             .unwrap_or_else(|| panic!("no {series} in\n{text}"))
+    }
+}
+
+/// Keys of administrators' tokens, and a token that the first of them signed.
+pub struct Administrator {
+    directory: tempfile::TempDir,
+    pub token: String,
+}
+
+impl Administrator {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut administrator = Self { directory, token: String::new() };
+        administrator.rotate("first QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE\n");
+        administrator
+    }
+
+    pub fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("keys")
+    }
+
+    /// Replaces the keys as a Secret's mount does, and signs a new token.
+    pub fn rotate(&mut self, keys: &str) {
+        let new = self.directory.path().join("new");
+        std::fs::write(&new, keys).unwrap();
+        std::fs::rename(new, self.path()).unwrap();
+        let keys = webservice::Keys::open(&self.path()).unwrap().current();
+        let token = webservice::sign_token(&keys[0], "farida", jiff::Timestamp::now(), 600);
+        self.token = format!("Bearer {token}");
     }
 }
 

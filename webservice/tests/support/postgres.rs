@@ -14,6 +14,7 @@ pub struct Postgres {
     directory: TempDir,
     command: Command,
     server: Child,
+    port: u16,
 }
 
 const USER: &str = "shop";
@@ -27,10 +28,33 @@ impl Drop for Postgres {
 impl Postgres {
     /// Starts a server, or says why there is none.
     pub async fn start() -> Result<Self, String> {
+        Self::start_as(&[]).await
+    }
+
+    /// Starts a server that listens on `port` of the loopback address as well, with `server.crt` and `server.key`.
+    pub async fn start_with_tls(files: &Path, port: u16) -> Result<Self, String> {
+        let key = files.join("server.key");
+        if is_root() {
+            // The server reads its key itself, and insists on being the only one.
+            let owned = Command::new("chown").arg("-R").arg("postgres").arg(files).status();
+            owned.map_err(|error| error.to_string())?;
+        }
+        let file = |name: &str, path: &Path| format!("{name}={}", path.display());
+        Self::start_as(&[
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            "ssl=on".to_owned(),
+            file("ssl_cert_file", &files.join("server.crt")),
+            file("ssl_key_file", &key),
+        ])
+        .await
+    }
+
+    async fn start_as(settings: &[String]) -> Result<Self, String> {
         let bin = programs().ok_or("no initdb found on PATH or under /usr/lib/postgresql")?;
         let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
         // PostgreSQL refuses to run as root; Debian's package has a user for it.
-        let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
+        let root = is_root();
         if root {
             let owned = Command::new("chown").arg("postgres").arg(directory.path()).status();
             if !owned.is_ok_and(|status| status.success()) {
@@ -64,11 +88,13 @@ impl Postgres {
             .arg("-k")
             .arg(directory.path())
             .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            .args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]))
             .current_dir(directory.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let server = command.spawn().map_err(|e| e.to_string())?;
-        let postgres = Self { directory, command, server };
+        let port = settings.iter().find_map(|setting| setting.strip_prefix("port=")?.parse().ok());
+        let postgres = Self { directory, command, server, port: port.unwrap_or(5432) };
         postgres.answering().await;
         Ok(postgres)
     }
@@ -104,7 +130,7 @@ impl Postgres {
 
     fn options(&self, database: &str) -> PgConnectOptions {
         let url = format!("postgres://{}@localhost/{database}", USER);
-        PgConnectOptions::from_str(&url).unwrap().socket(self.directory.path())
+        PgConnectOptions::from_str(&url).unwrap().socket(self.directory.path()).port(self.port)
     }
 
     /// A new, empty database. `name` is the test's own.
@@ -124,6 +150,10 @@ impl Postgres {
     pub async fn connect(&self, database: &str) -> PgConnection {
         PgConnection::connect_with(&self.options(database)).await.unwrap()
     }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n")
 }
 
 fn programs() -> Option<PathBuf> {

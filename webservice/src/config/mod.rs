@@ -1,5 +1,8 @@
 //! Settings, read once from the environment and checked before anything starts.
 
+mod read;
+mod web;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,6 +10,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
+
+use crate::client::TrustedProxies;
+use crate::cors::Origins;
+use crate::edge::EdgeSettings;
+use read::Reader;
+pub use web::{ApiUrl, WebConfig};
 
 /// Where products and orders are kept.
 #[derive(Clone)]
@@ -32,12 +41,39 @@ impl fmt::Debug for Database {
 
 /// Failures on purpose, for demonstrations and game days. They touch `/api` only: probes and metrics
 /// stay truthful.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Faults {
     /// Share of API requests answered with 500, in percent, 0 to 100.
     pub error_percent: f64,
     /// Added before each API request is handled.
     pub latency: Duration,
+    /// Memory taken and never given back, in bytes per second.
+    pub leak_per_second: u64,
+    /// Where the leak stops, in bytes.
+    pub leak_most: u64,
+    /// The process aborts after this many API requests; 0 is never.
+    pub crash_after: u64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            error_percent: 0.0,
+            latency: Duration::ZERO,
+            leak_per_second: 0,
+            leak_most: 512 * 1024 * 1024,
+            crash_after: 0,
+        }
+    }
+}
+
+/// How much one client may ask of the API.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit {
+    /// Requests per second in the long run; 0 is no limit.
+    pub per_second: f64,
+    /// Requests at once.
+    pub burst: u32,
 }
 
 /// How log lines are written to standard output.
@@ -60,8 +96,23 @@ pub struct Config {
     pub database: Database,
     /// Shown to clients and in metrics (`SHOP_VERSION`, default: the crate's version).
     pub version: String,
-    /// Failures on purpose (`FAULT_ERROR_PERCENT`, `FAULT_LATENCY_MS`), off by default.
+    /// Connections kept to PostgreSQL (`DATABASE_POOL_SIZE`, default 8, 1 to 200). Ten shops at the default
+    /// stay below the 100 connections that PostgreSQL allows by default.
+    pub pool_size: u32,
+    /// Failures on purpose (`FAULT_ERROR_PERCENT`, `FAULT_LATENCY_MS`, `FAULT_LEAK_BYTES_PER_SECOND`,
+    /// `FAULT_LEAK_MAX_BYTES`, `FAULT_CRASH_AFTER_REQUESTS`), off by default.
     pub faults: Faults,
+    /// Per client (`RATE_LIMIT_PER_SECOND`, default 0: off; `RATE_LIMIT_BURST`, default five seconds' worth).
+    pub rate_limit: RateLimit,
+    /// Addresses whose `X-Forwarded-For` is believed (`TRUSTED_PROXIES`, CIDRs, default none).
+    pub trusted_proxies: TrustedProxies,
+    /// Sites whose scripts may call the API (`CORS_ORIGINS`, default none).
+    pub cors_origins: Origins,
+    /// Keys of administrators' tokens (`ADMIN_KEYS_FILE`); without it nobody is an administrator.
+    pub admin_keys: Option<PathBuf>,
+    /// How long an answer about the catalogue may be repeated (`CATALOGUE_CACHE_MS`, default 1000, at most
+    /// 60,000; 0 is never). Changes made through the same process are seen at once.
+    pub catalogue_cache: Duration,
     /// How long connections are still accepted after SIGTERM (`DRAIN_SECONDS`, default 2, at most 300):
     /// the time a load balancer may need to notice that this instance is going away.
     pub drain: Duration,
@@ -83,7 +134,13 @@ impl Default for Config {
             port: 5000,
             database: Database::Memory,
             version: format!("v{}", env!("CARGO_PKG_VERSION")),
+            pool_size: 8,
             faults: Faults::default(),
+            rate_limit: RateLimit { per_second: 0.0, burst: 0 },
+            trusted_proxies: TrustedProxies::default(),
+            cors_origins: Origins::default(),
+            admin_keys: None,
+            catalogue_cache: Duration::from_secs(1),
             drain: Duration::from_secs(2),
             shutdown: Duration::from_secs(15),
             request_timeout: Duration::from_secs(10),
@@ -121,52 +178,42 @@ impl Config {
     /// # Errors
     /// As [`Config::from_env`].
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let read = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
+        let read = Reader::new(lookup);
         let mut config = Self::default();
-        if let Some(value) = read("BIND_ADDRESS") {
-            config.bind_address = value
-                .trim()
-                .parse()
-                .map_err(|_| ConfigError::new("BIND_ADDRESS", "it must be an IPv4 or IPv6 address"))?;
+        config.bind_address = read.bind_address()?.unwrap_or(config.bind_address);
+        config.port = read.port()?.unwrap_or(config.port);
+        config.database = database(read.text("DATABASE_URL"), read.text("DATA_DIR"))?;
+        config.pool_size = read.whole("DATABASE_POOL_SIZE", 1, 200)?.unwrap_or(8) as u32;
+        config.version = read.version()?.unwrap_or(config.version);
+        config.faults = faults(&read)?;
+        config.rate_limit = rate_limit(&read)?;
+        config.trusted_proxies = read.trusted_proxies()?;
+        if let Some(text) = read.text("CORS_ORIGINS") {
+            config.cors_origins =
+                Origins::parse(&text).map_err(|problem| ConfigError::new("CORS_ORIGINS", problem))?;
         }
-        if let Some(value) = read("PORT") {
-            config.port =
-                value.trim().parse().map_err(|_| ConfigError::new("PORT", "it must be 0 to 65535"))?;
+        config.admin_keys = read.text("ADMIN_KEYS_FILE").map(PathBuf::from);
+        if let Some(millis) = read.number("CATALOGUE_CACHE_MS", 0.0, 60_000.0)? {
+            config.catalogue_cache = Duration::from_secs_f64(millis / 1000.0);
         }
-        config.database = database(read("DATABASE_URL"), read("DATA_DIR"))?;
-        if let Some(value) = read("SHOP_VERSION") {
-            config.version = version(value.trim())?;
-        }
-        if let Some(value) = number(&read, "FAULT_ERROR_PERCENT", 0.0, 100.0)? {
-            config.faults.error_percent = value;
-        }
-        if let Some(value) = number(&read, "FAULT_LATENCY_MS", 0.0, 60_000.0)? {
-            config.faults.latency = Duration::from_secs_f64(value / 1000.0);
-        }
-        for (name, least, target) in [
+        read.durations([
             ("DRAIN_SECONDS", 0.0, &mut config.drain),
             ("SHUTDOWN_SECONDS", 0.0, &mut config.shutdown),
             ("REQUEST_TIMEOUT_SECONDS", 1.0, &mut config.request_timeout),
-        ] {
-            if let Some(value) = number(&read, name, least, 300.0)? {
-                *target = Duration::from_secs_f64(value);
-            }
-        }
-        if let Some(value) = read("SEED_CATALOGUE") {
-            config.seed_catalogue = match value.trim() {
-                "true" => true,
-                "false" => false,
-                _ => return Err(ConfigError::new("SEED_CATALOGUE", "it must be true or false")),
-            };
-        }
-        if let Some(value) = read("LOG_FORMAT") {
-            config.log_format = match value.trim() {
-                "json" => LogFormat::Json,
-                "text" => LogFormat::Text,
-                _ => return Err(ConfigError::new("LOG_FORMAT", "it must be json or text")),
-            };
-        }
+        ])?;
+        config.seed_catalogue = read.truth("SEED_CATALOGUE")?.unwrap_or(true);
+        config.log_format = read.log_format()?;
         Ok(config)
+    }
+
+    pub(crate) fn edge(&self) -> EdgeSettings {
+        EdgeSettings {
+            version: self.version.clone(),
+            drain: self.drain,
+            shutdown: self.shutdown,
+            request_timeout: self.request_timeout,
+            trusted_proxies: self.trusted_proxies.clone(),
+        }
     }
 
     /// Where the shop listens.
@@ -175,29 +222,32 @@ impl Config {
     }
 }
 
-fn number(
-    read: &impl Fn(&str) -> Option<String>,
-    name: &'static str,
-    least: f64,
-    most: f64,
-) -> Result<Option<f64>, ConfigError> {
-    let Some(text) = read(name) else { return Ok(None) };
-    match text.trim().parse::<f64>() {
-        Ok(value) if value >= least && value <= most => Ok(Some(value)),
-        _ => Err(ConfigError::new(name, format!("it must be a number from {least} to {most}"))),
+fn faults(read: &Reader) -> Result<Faults, ConfigError> {
+    const MOST_BYTES: u64 = 64 * 1024 * 1024 * 1024;
+    let mut faults = Faults::default();
+    if let Some(value) = read.number("FAULT_ERROR_PERCENT", 0.0, 100.0)? {
+        faults.error_percent = value;
     }
+    if let Some(value) = read.number("FAULT_LATENCY_MS", 0.0, 60_000.0)? {
+        faults.latency = Duration::from_secs_f64(value / 1000.0);
+    }
+    for (name, most, target) in [
+        ("FAULT_LEAK_BYTES_PER_SECOND", MOST_BYTES, &mut faults.leak_per_second),
+        ("FAULT_LEAK_MAX_BYTES", MOST_BYTES, &mut faults.leak_most),
+        ("FAULT_CRASH_AFTER_REQUESTS", u64::from(u32::MAX), &mut faults.crash_after),
+    ] {
+        if let Some(value) = read.whole(name, 0, most)? {
+            *target = value;
+        }
+    }
+    Ok(faults)
 }
 
-// The version goes into a response header and a metric label.
-fn version(value: &str) -> Result<String, ConfigError> {
-    if value.len() <= 128 && value.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(value.to_owned())
-    } else {
-        Err(ConfigError::new(
-            "SHOP_VERSION",
-            "it must be up to 128 printable ASCII characters without spaces",
-        ))
-    }
+fn rate_limit(read: &Reader) -> Result<RateLimit, ConfigError> {
+    let per_second = read.number("RATE_LIMIT_PER_SECOND", 0.0, 1_000_000.0)?.unwrap_or(0.0);
+    let usual = (per_second * 5.0).ceil().max(1.0) as u32;
+    let burst = read.whole("RATE_LIMIT_BURST", 1, 1_000_000)?.map_or(usual, |burst| burst as u32);
+    Ok(RateLimit { per_second, burst })
 }
 
 fn database(url: Option<String>, data_dir: Option<String>) -> Result<Database, ConfigError> {
@@ -264,7 +314,10 @@ mod tests {
         assert_eq!(config.listen_address().to_string(), "127.1.2.3:8080");
         assert!(matches!(config.database, Database::SqliteFile(p) if *p == *"/data/dhakacart.db"));
         assert_eq!(config.version, "v1.4.0");
-        assert_eq!(config.faults, Faults { error_percent: 12.5, latency: Duration::from_millis(40) });
+        assert_eq!(
+            config.faults,
+            Faults { error_percent: 12.5, latency: Duration::from_millis(40), ..Faults::default() }
+        );
         assert_eq!(config.drain, Duration::from_millis(500));
         assert!(!config.seed_catalogue);
         assert_eq!(config.log_format, LogFormat::Text);
@@ -293,6 +346,12 @@ mod tests {
             ("DRAIN_SECONDS", "inf"),
             ("REQUEST_TIMEOUT_SECONDS", "0"),
             ("SEED_CATALOGUE", "yes"),
+            ("DATABASE_POOL_SIZE", "0"),
+            ("FAULT_CRASH_AFTER_REQUESTS", "2.5"),
+            ("RATE_LIMIT_PER_SECOND", "-1"),
+            ("TRUSTED_PROXIES", "10.0.0.0/33"),
+            ("CORS_ORIGINS", "*"),
+            ("CATALOGUE_CACHE_MS", "60001"),
         ] {
             let message = config(&[(name, value)]).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");

@@ -4,12 +4,15 @@
 //! whatever clients send. Known series start at zero: a rate over a series that appears only with its first
 //! error would miss that error, and an error ratio would have no value while all is well.
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::cache::Source;
 use crate::endpoint::{ENDPOINTS, Kind};
 
 /// Upper bounds of the latency buckets in seconds; 0.2 is there because the shop's target is p95 < 200 ms.
@@ -28,6 +31,22 @@ struct Latencies {
     buckets: [u64; BUCKETS.len()],
     count: u64,
     seconds: f64,
+}
+
+impl Latencies {
+    /// As Prometheus' `histogram_quantile` estimates it: evenly spread within a bucket.
+    fn quantile(&self, share: f64) -> f64 {
+        let rank = share * self.count as f64;
+        let (mut below, mut least) = (0.0, 0.0);
+        for (bound, count) in BUCKETS.iter().zip(self.buckets) {
+            let count = count as f64;
+            if count > 0.0 && below + count >= rank {
+                return least + (bound - least) * (rank - below) / count;
+            }
+            (below, least) = (below + count, *bound);
+        }
+        if self.count == 0 { 0.0 } else { least }
+    }
 }
 
 /// How an attempt to order ended.
@@ -59,12 +78,12 @@ impl OrderOutcome {
 /// What is read when metrics are asked for, because others count it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Gauges {
-    /// Database connections in use.
-    pub pool_used: u64,
-    /// Open database connections that are idle.
-    pub pool_idle: u64,
+    /// Database connections in use, open but idle, and possible; none without a database.
+    pub pool: Option<(u64, u64, u64)>,
     /// Requests being handled.
     pub in_flight: u64,
+    /// Open connections of clients.
+    pub connections: u64,
     /// Whether the shop is draining.
     pub draining: bool,
 }
@@ -80,6 +99,45 @@ pub struct Metrics {
     items_sold: AtomicU64,
     revenue_minor: AtomicU64,
     faults: AtomicU64,
+    carts: AtomicU64,
+    checkouts: AtomicU64,
+    rate_limited: AtomicU64,
+    cache: [AtomicU64; 2],
+    upstream: [AtomicU64; UpstreamFailure::ALL.len()],
+}
+
+/// Why the frontend got no answer from the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamFailure {
+    /// No connection.
+    Connect,
+    /// No answer in time.
+    Timeout,
+    /// The connection broke before the answer was complete.
+    Broken,
+}
+
+impl UpstreamFailure {
+    const ALL: [Self; 3] = [Self::Connect, Self::Timeout, Self::Broken];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// What the API has answered so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Traffic {
+    /// Requests.
+    pub requests: u64,
+    /// Those answered with 500 and above.
+    pub failed: u64,
+    /// Estimated seconds below which 50, 95 and 99 of 100 answers stayed.
+    pub quantiles: [f64; 3],
 }
 
 /// Methods by name as a label; anything unusual is `OTHER`, so that clients cannot make series.
@@ -109,7 +167,17 @@ impl Metrics {
             items_sold: AtomicU64::new(0),
             revenue_minor: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            carts: AtomicU64::new(0),
+            checkouts: AtomicU64::new(0),
+            rate_limited: AtomicU64::new(0),
+            cache: Default::default(),
+            upstream: Default::default(),
         }
+    }
+
+    /// When the process started.
+    pub fn started(&self) -> jiff::Timestamp {
+        self.started
     }
 
     /// Counts one answered request. `route` is a template, never a raw path.
@@ -152,6 +220,48 @@ impl Metrics {
         self.faults.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a session's cart that got its first line.
+    pub fn cart_started(&self) {
+        self.carts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a cart that became an order.
+    pub fn checked_out(&self) {
+        self.checkouts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that was refused because its client sends too many.
+    pub fn rate_limited(&self) {
+        self.rate_limited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts where an answer about the catalogue came from.
+    pub fn catalogue(&self, source: Source) {
+        self.cache[source as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that the backend did not answer.
+    pub fn upstream_failed(&self, failure: UpstreamFailure) {
+        self.upstream[failure as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the API has answered since the start.
+    pub fn traffic(&self) -> Traffic {
+        let mut all = Latencies::default();
+        let mut failed = 0;
+        for (labels, latencies) in self.traffic.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if !labels.route.starts_with("/api/") {
+                continue;
+            }
+            all.count += latencies.count;
+            for (sum, count) in all.buckets.iter_mut().zip(latencies.buckets) {
+                *sum += count;
+            }
+            failed += if labels.code >= 500 { latencies.count } else { 0 };
+        }
+        Traffic { requests: all.count, failed, quantiles: [0.5, 0.95, 0.99].map(|share| all.quantile(share)) }
+    }
+
     /// The text that Prometheus scrapes.
     pub fn render(&self, gauges: Gauges) -> String {
         let mut out = String::with_capacity(16 * 1024);
@@ -178,9 +288,43 @@ impl Metrics {
         writeln!(out, "dhakacart_revenue_minor_total{{currency=\"BDT\"}} {}", load(&self.revenue_minor))?;
         head(out, "dhakacart_faults_injected_total", "counter", "Requests failed by the fault switch.")?;
         writeln!(out, "dhakacart_faults_injected_total {}", load(&self.faults))?;
-        head(out, "dhakacart_db_pool_connections", "gauge", "Open database connections by state.")?;
-        writeln!(out, "dhakacart_db_pool_connections{{state=\"used\"}} {}", gauges.pool_used)?;
-        writeln!(out, "dhakacart_db_pool_connections{{state=\"idle\"}} {}", gauges.pool_idle)?;
+        for (name, help, counter) in [
+            (
+                "dhakacart_carts_created_total",
+                "Sessions that put a first product into their cart.",
+                &self.carts,
+            ),
+            ("dhakacart_checkouts_total", "Carts that became orders.", &self.checkouts),
+            ("dhakacart_rate_limited_total", "Requests refused by the rate limit.", &self.rate_limited),
+        ] {
+            head(out, name, "counter", help)?;
+            writeln!(out, "{name} {}", load(counter))?;
+        }
+        let name = "dhakacart_catalogue_answers_total";
+        head(out, name, "counter", "Answers about the catalogue by where they came from.")?;
+        for (source, label) in [(Source::Cache, "cache"), (Source::Database, "database")] {
+            writeln!(out, "{name}{{source=\"{label}\"}} {}", load(&self.cache[source as usize]))?;
+        }
+        let name = "dhakacart_upstream_failures_total";
+        head(out, name, "counter", "Requests of the frontend that the backend did not answer.")?;
+        for failure in UpstreamFailure::ALL {
+            let count = load(&self.upstream[failure as usize]);
+            writeln!(out, "{name}{{reason=\"{}\"}} {count}", failure.label())?;
+        }
+        if let Some((used, idle, most)) = gauges.pool {
+            head(out, "dhakacart_db_pool_connections", "gauge", "Open database connections by state.")?;
+            writeln!(out, "dhakacart_db_pool_connections{{state=\"used\"}} {used}")?;
+            writeln!(out, "dhakacart_db_pool_connections{{state=\"idle\"}} {idle}")?;
+            head(
+                out,
+                "dhakacart_db_pool_connections_max",
+                "gauge",
+                "Database connections that there can be.",
+            )?;
+            writeln!(out, "dhakacart_db_pool_connections_max {most}")?;
+        }
+        head(out, "dhakacart_http_connections", "gauge", "Open connections of clients.")?;
+        writeln!(out, "dhakacart_http_connections {}", gauges.connections)?;
         head(out, "dhakacart_http_requests_in_flight", "gauge", "Requests being handled.")?;
         writeln!(out, "dhakacart_http_requests_in_flight {}", gauges.in_flight)?;
         head(out, "dhakacart_draining", "gauge", "1 while the shop is shutting down.")?;
@@ -188,7 +332,8 @@ impl Metrics {
         head(out, "dhakacart_build_info", "gauge", "Always 1; the version that is running.")?;
         writeln!(out, "dhakacart_build_info{{version=\"{}\"}} 1", escape(&self.version))?;
         head(out, "process_start_time_seconds", "gauge", "Start of the process, Unix time.")?;
-        writeln!(out, "process_start_time_seconds {:.3}", self.started.as_millisecond() as f64 / 1000.0)
+        writeln!(out, "process_start_time_seconds {:.3}", self.started.as_millisecond() as f64 / 1000.0)?;
+        process::write(out)
     }
 
     fn write_traffic(&self, out: &mut String) -> std::fmt::Result {
@@ -276,5 +421,20 @@ mod tests {
     fn label_values_are_escaped() {
         let text = Metrics::new("a\"b\\c").render(Gauges::default());
         assert!(text.contains(r#"dhakacart_build_info{version="a\"b\\c"} 1"#));
+    }
+
+    #[test]
+    fn quantiles_are_estimated_within_their_bucket() {
+        let metrics = Metrics::new("v1");
+        assert_eq!(metrics.traffic(), Traffic::default());
+        for millis in [1, 1, 150, 150] {
+            metrics.request(Kind::Api, "GET", "/api/products", 200, Duration::from_millis(millis));
+        }
+        metrics.request(Kind::Api, "GET", "/api/orders", 500, Duration::from_secs(60));
+        metrics.request(Kind::Page, "GET", "/", 500, Duration::from_secs(60));
+        let traffic = metrics.traffic();
+        assert_eq!((traffic.requests, traffic.failed), (5, 1));
+        assert!((traffic.quantiles[0] - 0.125).abs() < 1e-9, "{traffic:?}");
+        assert!((traffic.quantiles[2] - 10.0).abs() < 1e-9, "what is past the last bound is at least that");
     }
 }
