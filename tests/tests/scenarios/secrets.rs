@@ -46,7 +46,8 @@ async fn until_value(world: &World, wanted: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_in_git_open_with_the_key_that_arrives_and_variables_follow_the_cluster() -> anyhow::Result<()> {
+async fn secrets_in_git_open_with_the_key_that_arrives_and_variables_follow_the_cluster() -> anyhow::Result<()>
+{
     let world = World::with_folders(&["app"], Options::default()).await?;
     world.repository.write("app/secret.yaml", &file("files/other-secret.yaml")?)?;
     world.repository.write(
@@ -59,7 +60,9 @@ async fn secrets_in_git_open_with_the_key_that_arrives_and_variables_follow_the_
     environment["spec"]["substitute"] = json!({"from": [{"kind": "ConfigMap", "name": "cluster-vars"}]});
     playground::environment::apply(world.client(), &environment).await?;
 
-    world.until_told("app", &["spec.decryption.secretRef", "Secret holdfast-system/sops-age does not exist"]).await?;
+    world
+        .until_told("app", &["spec.decryption.secretRef", "Secret holdfast-system/sops-age does not exist"])
+        .await?;
 
     let secret = |key: &str| {
         json!({
@@ -80,7 +83,12 @@ async fn secrets_in_git_open_with_the_key_that_arrives_and_variables_follow_the_
         }),
     )
     .await?;
-    let told = world.until_told("app", &["app/secret.yaml", "this file is encrypted for age1", "keys that are given are age1"]).await?;
+    let told = world
+        .until_told(
+            "app",
+            &["app/secret.yaml", "this file is encrypted for age1", "keys that are given are age1"],
+        )
+        .await?;
     println!("{told}");
 
     // The key is replaced: nobody has to tell the agent.
