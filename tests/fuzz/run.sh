@@ -52,7 +52,7 @@ for target in $targets; do
   echo "== $target for $each s"
   # The newest inputs that reached something new are kept for the next run.
   "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$each" -timeout=10 -rss_limit_mb=256 \
-    -print_final_stats=1 -verbosity=0 -artifact_prefix="artifacts/$target/" "corpus/$target" "$seeds/$target" ||
+    -print_final_stats=1 -print_funcs=0 -artifact_prefix="artifacts/$target/" "corpus/$target" "$seeds/$target" ||
     failed="$failed $target"
 done
 if [ -n "$failed" ]; then

@@ -130,9 +130,10 @@ pub fn render_as(options: Options<'_>, tree: &dyn Tree, path: &str) -> Result<Re
         builtin_uses: 0,
     };
     let result = renderer.render(path).and_then(finish);
-    let (reads, confidential) = (renderer.reader.into_read_set(), renderer.confidential.into_inner());
+    let (reads, mut confidential) = (renderer.reader.into_read_set(), renderer.confidential.into_inner());
     match result {
         Ok(Finished { objects, sources, steps }) => {
+            confidential.reveal_names(&objects);
             Ok(Rendered { objects, sources, reads, confidential, steps })
         }
         Err(error) => Err(Box::new(FailedRender { error: error.mask(&confidential), reads })),

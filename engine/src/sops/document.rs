@@ -18,6 +18,9 @@ const DATA: &str = "data";
 /// How many times comments of one file are tried to be opened.
 const MAX_ATTEMPTS: usize = 200_000;
 
+/// How many parts that were encrypted apart one file may have: each has a key to open.
+const MAX_PARTS: usize = 500;
+
 /// How a decrypted file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -139,6 +142,11 @@ fn tree(
         let known = openings.iter().position(|(_, opening)| opening.is_of(&metadata));
         let at = match known {
             Some(at) => at,
+            None if openings.len() >= MAX_PARTS => {
+                let problem =
+                    format!("it is made of more than {MAX_PARTS} parts that were encrypted apart; split it");
+                return Err(fail(SopsProblem::Unreadable(problem)));
+            }
             None => {
                 openings.push((line, Opening::new(metadata, keys).map_err(fail)?));
                 openings.len() - 1

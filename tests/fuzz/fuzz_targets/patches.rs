@@ -36,7 +36,9 @@ fuzz_target!(|data: &[u8]| {
     let entry = match choice % 6 {
         0 => "patches: [{path: p.yaml}]",
         1 => "patches: [{path: p.yaml, target: {kind: Deployment}}]",
-        2 => "patches: [{path: p.yaml, target: {name: .*}, options: {allowNameChange: true, allowKindChange: true}}]",
+        2 => {
+            "patches: [{path: p.yaml, target: {name: .*}, options: {allowNameChange: true, allowKindChange: true}}]"
+        }
         3 => "patchesStrategicMerge: [p.yaml]",
         4 => "patchesJson6902: [{path: p.yaml, target: {version: v1, kind: ConfigMap, name: conf}}]",
         _ => "replacements: [{path: p.yaml}]",

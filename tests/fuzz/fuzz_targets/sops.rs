@@ -11,7 +11,10 @@ use libfuzzer_sys::fuzz_target;
 static RECORD: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
     let record = include_str!("../../../engine/tests/sops/data-keys.txt");
     let hex = |text: &str| -> Vec<u8> {
-        (0..text.len()).step_by(2).filter_map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+        (0..text.len())
+            .step_by(2)
+            .filter_map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
+            .collect()
     };
     let lines = record.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     lines.filter_map(|line| Some((line.get(1)?.to_string(), hex(line.get(2)?)))).collect()
@@ -32,7 +35,9 @@ impl KeyRing for Keys {
         let digest = Digest::of_bytes(sealed.trim().as_bytes()).hex();
         let known = RECORD.iter().find(|(known, _)| *known == digest).map(|(_, key)| key.clone());
         // What is not known opens to something, so that the rest is read too.
-        known.or_else(|| Some(sealed.bytes().chain([0; 33]).take(32 + usize::from(sealed.len() % 7 == 0)).collect()))
+        known.or_else(|| {
+            Some(sealed.bytes().chain([0; 33]).take(32 + usize::from(sealed.len() % 7 == 0)).collect())
+        })
     }
 }
 

@@ -10,9 +10,13 @@ use serde_json::json;
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut variables = Variables::default();
-    for (name, value) in
-        [("A", "1"), ("B", "two words: {x}"), ("C", ""), ("D", "ä/b.c"), ("E", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")]
-    {
+    for (name, value) in [
+        ("A", "1"),
+        ("B", "two words: {x}"),
+        ("C", ""),
+        ("D", "ä/b.c"),
+        ("E", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+    ] {
         let _ = variables.set(name, value, false);
     }
     let _ = variables.set("S", "hunter2-hunter2", true);
