@@ -63,6 +63,10 @@ fn every_error_says_where_and_what_to_do() {
             "dev/kustomization.yaml:1: \"/etc/passwd\" leads out of the repository; use a path inside of it",
         ),
         (
+            "resources: [a.yaml]\nvalidators: [check.yaml]",
+            "dev/kustomization.yaml:2: validators is refused: check with admission policies instead",
+        ),
+        (
             "resources: [a.yaml]\nhelmCharts:\n- name: x",
             "dev/kustomization.yaml:2: helmCharts is refused: run helm template in CI and commit what it writes",
         ),

@@ -134,7 +134,7 @@ fn what_came_from_a_secret_is_masked_in_later_messages() {
         rendered.confidential.mask("hunter2-hunter2 or HUNTER2-HUNTER2 is not 3"),
         "[secret] or [secret] is not 3"
     );
-    assert_eq!(format!("{:?}", variables()).contains("hunter2"), false);
+    assert!(!format!("{:?}", variables()).contains("hunter2"));
 }
 
 #[test]

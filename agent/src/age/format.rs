@@ -10,6 +10,8 @@ const MAX_BYTES: usize = 64 * 1024;
 const VERSION: &str = "age-encryption.org/v1";
 const BEGIN: &str = "-----BEGIN AGE ENCRYPTED FILE-----";
 const END: &str = "-----END AGE ENCRYPTED FILE-----";
+/// How many recipients one file may be sealed for; sops seals one for each.
+const MAX_STANZAS: usize = 32;
 /// How many characters a full line has.
 const COLUMNS: usize = 64;
 /// How many bytes a full chunk of the content has, beside its tag.
@@ -118,6 +120,9 @@ impl Sealed {
                 if part.len() < COLUMNS {
                     break;
                 }
+            }
+            if stanzas.len() >= MAX_STANZAS {
+                return None;
             }
             if let ["X25519", share] = arguments.as_slice() {
                 let bytes = |text: &str| STANDARD_NO_PAD.decode(text).ok()?.try_into().ok();

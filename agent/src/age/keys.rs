@@ -13,8 +13,8 @@ use crate::secret::Secret;
 
 const PRIVATE: &str = "age-secret-key-";
 const PUBLIC: &str = "age";
-/// What the names of a Secret's entries with keys end with, as Flux has it.
-const ENTRY: &str = ".agekey";
+/// What the names of a Secret's entries with keys end with, as Flux has it, and the name that sops gives its file.
+const ENTRIES: [&str; 2] = [".agekey", "keys.txt"];
 /// What a file's key is sealed with is derived under this name.
 const INFO: &str = "age-encryption.org/v1/X25519";
 /// How many keys there may be: each is tried on each file.
@@ -78,14 +78,15 @@ impl fmt::Debug for AgeKeys {
 }
 
 impl AgeKeys {
-    /// The keys in the data of a Secret: all entries whose names end with `.agekey`, as Flux has it.
+    /// The keys in the data of a Secret: all entries whose names end with `.agekey`, as Flux has it, and
+    /// `keys.txt`.
     ///
     /// # Errors
     /// [`KeysError`] names the entry and line of what is no key.
     pub fn from_secret(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, KeysError> {
         let mut keys = Self::default();
         let mut found = false;
-        for (name, value) in data.iter().filter(|(name, _)| name.ends_with(ENTRY)) {
+        for (name, value) in data.iter().filter(|(name, _)| ENTRIES.iter().any(|end| name.ends_with(end))) {
             found = true;
             keys.add(&String::from_utf8_lossy(value), name)?;
         }

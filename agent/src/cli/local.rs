@@ -56,6 +56,9 @@ pub(super) struct HowArgs {
     /// Put VALUE where ${NAME} stands in the rendered objects, as spec.substitute.vars does; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     pub(super) substitute: Vec<(String, String)>,
+    /// Leave encrypted values as they are: for checks where no key is at hand
+    #[arg(long)]
+    pub(super) keep_encrypted: bool,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -68,7 +71,10 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 impl HowArgs {
     /// The keys of this machine, and the variables of the command line.
     pub(super) fn materials(&self) -> anyhow::Result<Materials> {
-        let keys = AgeKeys::from_environment(|name| std::env::var(name).ok())?;
+        let keys = match self.keep_encrypted {
+            true => None,
+            false => AgeKeys::from_environment(|name| std::env::var(name).ok())?,
+        };
         let mut materials = Materials { keys, variables: None };
         self.set_variables(&mut materials)?;
         Ok(materials)
@@ -91,7 +97,11 @@ impl HowArgs {
     fn render_as(&self, folder: &Path, materials: &Materials, explain: bool) -> anyhow::Result<Rendered> {
         let (tree, path) = tree(folder, self.root.as_deref())?;
         let keys = materials.keys.as_ref().map(|keys| keys as &dyn KeyRing);
-        let rendered = render_as(RenderOptions { cache: None, keys, explain }, &tree, &path);
+        let rendered = render_as(
+            RenderOptions { cache: None, keys, explain, keep_encrypted: self.keep_encrypted },
+            &tree,
+            &path,
+        );
         let rendered = rendered.map_err(|failed| failed.error)?;
         match &materials.variables {
             Some(variables) => Ok(substitute(rendered, variables)?),
@@ -174,4 +184,44 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/sops/");
+
+    #[test]
+    fn encrypted_folders_render_with_a_key_and_are_checked_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = std::fs::read(format!("{FILES}files/regex-secret.yaml")).unwrap();
+        std::fs::write(folder.path().join("secret.yaml"), secret).unwrap();
+        std::fs::write(
+            folder.path().join("config.yaml"),
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: \"${NAME}\"}\n",
+        )
+        .unwrap();
+        let how = |keep_encrypted, name: &str| HowArgs {
+            root: None,
+            substitute: vec![assignment(name).unwrap()],
+            keep_encrypted,
+        };
+        let key = std::fs::read_to_string(format!("{FILES}TEST-ONLY.agekey")).unwrap();
+        let keys = AgeKeys::from_environment(|name| (name == "SOPS_AGE_KEY").then(|| key.clone())).unwrap();
+        let mut with_key = Materials { keys, variables: None };
+        how(false, "NAME=settings").set_variables(&mut with_key).unwrap();
+        let rendered = how(false, "NAME=settings").render(folder.path(), &with_key).unwrap();
+        assert_eq!(rendered.objects[0].name(), "settings");
+        assert_eq!(rendered.objects[1].value()["stringData"]["password"], "correct horse battery staple");
+
+        let none = Materials::default();
+        let error = how(false, "NAME=x").render(folder.path(), &none).unwrap_err().to_string();
+        assert!(error.starts_with("secret.yaml:") && error.contains("no key is given"), "{error}");
+        let rendered = how(true, "NAME=x").render(folder.path(), &none).unwrap();
+        let object = rendered.objects[1].value();
+        assert!(object["stringData"]["password"].as_str().unwrap().starts_with("ENC["), "{object}");
+        assert_eq!((object.get("sops"), &object["metadata"]["name"]), (None, &"database".into()));
+        assert!(assignment("no value").is_err());
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use engine::kustomize::{Cache, EntryKind, Options, ReadSet, Reader, RenderError, Tree, join, render_as};
-use engine::object::{Bundle, Object, yaml};
+use engine::object::{Bundle, Confidential, Object, yaml};
 use engine::policy::{Operation, PolicySet, Violation};
 use engine::rollout::{Release, SourceProblem};
 use engine::sops::KeyRing;
@@ -26,6 +26,8 @@ pub struct Candidate {
     pub policies: Arc<PolicySet>,
     /// The commit itself: what it means for other environments can be asked of it too.
     pub snapshot: Snapshot,
+    /// What was decrypted or came from a Secret: no message about the objects may repeat it.
+    pub confidential: Arc<Confidential>,
 }
 
 impl fmt::Debug for Candidate {
@@ -72,8 +74,11 @@ pub fn candidate(
     let variables = materials.variables_id();
     let keys = materials.keys.as_ref().map(|keys| keys as &dyn KeyRing);
     let same = |last: &&Rendered| last.variables == variables && last.reads.unchanged_with(tree, keys);
-    let (bundle, reads) = match last.filter(same) {
-        Some(last) => (last.candidate.bundle.clone(), last.reads.clone()),
+    let (bundle, confidential, reads) = match last.filter(same) {
+        Some(last) => {
+            let candidate = &last.candidate;
+            (candidate.bundle.clone(), candidate.confidential.clone(), last.reads.clone())
+        }
         None => {
             let options = Options { cache: Some(cache), keys, ..Options::default() };
             let mut rendered =
@@ -83,7 +88,7 @@ pub fn candidate(
                     .map_err(|error| problem("SubstitutionFailed", format!("{path}: {error}")))?;
             }
             let bundle = rendered.bundle().map_err(|error| problem("RenderFailed", error))?;
-            (Arc::new(bundle), rendered.reads)
+            (Arc::new(bundle), Arc::new(rendered.confidential), rendered.reads)
         }
     };
     let (policies, policy_reads) = match last.filter(|last| last.policy_reads.unchanged(tree)) {
@@ -102,7 +107,7 @@ pub fn candidate(
         images: images(bundle.objects()),
         objects: u32::try_from(bundle.objects().len()).unwrap_or(u32::MAX),
     };
-    let candidate = Candidate { release, bundle, policies, snapshot: snapshot.clone() };
+    let candidate = Candidate { release, bundle, policies, confidential, snapshot: snapshot.clone() };
     Ok(Rendered { path, policies_path, variables, reads, policy_reads, candidate })
 }
 

@@ -116,7 +116,10 @@ impl Writer {
             let check = context.check(&candidate, baseline, &mode, approved);
             let (event, checked) = match AssertUnwindSafe(check).catch_unwind().await {
                 Ok(Ok(checked)) => (Event::Admitted { digest }, Some(Arc::new(checked))),
-                Ok(Err(problem)) => (Event::Refused { digest, problem }, None),
+                Ok(Err(mut problem)) => {
+                    problem.message = candidate.confidential.mask(&problem.message);
+                    (Event::Refused { digest, problem }, None)
+                }
                 Err(_) => {
                     let message =
                         "the checks failed by an error of the agent; please report this with its log"
@@ -149,14 +152,18 @@ impl Writer {
         let context = self.context(environment);
         let (digest, mode) = (order.digest, order.mode.clone());
         self.start(digest, mode, async move {
-            let Order { digest, mode, .. } = order.clone();
+            let Order { digest, mode, candidate, .. } = order.clone();
             let started = Instant::now();
             let (event, desired) = match context.apply(order).await {
                 Ok((desired, changed)) => {
                     let canaries = desired.canaries.clone();
                     (Event::Applied { digest, mode, canaries, changed }, Some(desired))
                 }
-                Err((message, desired)) => (Event::ApplyFailed { digest, mode, message }, desired),
+                Err((message, desired)) => {
+                    let message =
+                        candidate.map_or(message.clone(), |candidate| candidate.confidential.mask(&message));
+                    (Event::ApplyFailed { digest, mode, message }, desired)
+                }
             };
             let ok = matches!(event, Event::Applied { .. });
             let (metrics, key) = (&context.services.telemetry, context.environment.key());
@@ -382,7 +389,10 @@ impl Context {
         approved: bool,
     ) -> Result<Checked, DoorProblem> {
         let refused = |reason, message, transient| DoorProblem { reason, message, transient, again_at: None };
-        let violated = violations(&candidate.policies, &candidate.bundle, &|_| None);
+        let mut violated = violations(&candidate.policies, &candidate.bundle, &|_| None);
+        for violation in &mut violated {
+            violation.message = candidate.confidential.mask(&violation.message);
+        }
         let policies = self.environment.spec.policies.as_ref();
         let deny = policies.is_some_and(|policies| policies.enforcement == EnforcementSpec::Deny);
         let denied: Vec<String> = violated

@@ -122,6 +122,11 @@ impl Renderer<'_> {
         if !sops::may_be_encrypted(&content) {
             return Ok(content);
         }
+        if self.keeps_encrypted {
+            // A generator takes its files as they are.
+            let kept = (style == Style::Lines).then(|| sops::keep_encrypted(&content, file)).flatten();
+            return Ok(kept.unwrap_or(content));
+        }
         // Other keys may give another result from here on, even where these fail.
         self.reader.depend_on_keys();
         match sops::decrypt(&content, format, file, self.keys, style)? {

@@ -105,6 +105,9 @@ pub struct Options<'a> {
     pub cache: Option<&'a Cache>,
     /// What encrypted files are opened with.
     pub keys: Option<&'a dyn KeyRing>,
+    /// Whether encrypted values stay as they are: for a look at everything else where no key is at hand.
+    /// Without a cache.
+    pub keep_encrypted: bool,
     /// Whether every object notes what made it and what changed it. Takes time, and no cache is used.
     pub explain: bool,
 }
@@ -116,7 +119,8 @@ pub struct Options<'a> {
 /// As [`render`], with what was read. Nothing that was decrypted is repeated in the message.
 pub fn render_as(options: Options<'_>, tree: &dyn Tree, path: &str) -> Result<Rendered, Box<FailedRender>> {
     let mut renderer = Renderer {
-        cache: options.cache.filter(|_| !options.explain),
+        cache: options.cache.filter(|_| !options.explain && !options.keep_encrypted),
+        keeps_encrypted: options.keep_encrypted,
         explains: options.explain,
         keys: options.keys,
         confidential: RefCell::default(),
@@ -130,9 +134,10 @@ pub fn render_as(options: Options<'_>, tree: &dyn Tree, path: &str) -> Result<Re
         builtin_uses: 0,
     };
     let result = renderer.render(path).and_then(finish);
-    let (reads, confidential) = (renderer.reader.into_read_set(), renderer.confidential.into_inner());
+    let (reads, mut confidential) = (renderer.reader.into_read_set(), renderer.confidential.into_inner());
     match result {
         Ok(Finished { objects, sources, steps }) => {
+            confidential.reveal_names(&objects);
             Ok(Rendered { objects, sources, reads, confidential, steps })
         }
         Err(error) => Err(Box::new(FailedRender { error: error.mask(&confidential), reads })),
@@ -179,6 +184,8 @@ pub(super) struct Renderer<'t> {
     pub(super) keys: Option<&'t dyn KeyRing>,
     /// What was decrypted.
     pub(super) confidential: RefCell<Confidential>,
+    /// Whether encrypted values stay as they are.
+    pub(super) keeps_encrypted: bool,
     /// Whether objects note what changed them.
     pub(super) explains: bool,
     /// How deep kustomizations nested where they nested deepest.

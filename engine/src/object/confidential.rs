@@ -5,6 +5,8 @@ use std::fmt;
 
 use base64::Engine as _;
 
+use super::Object;
+
 /// What stands where a confidential value would.
 const MASK: &str = "[secret]";
 /// Shorter texts are no secrets that could be kept: hiding every `on` would make messages unreadable.
@@ -39,6 +41,19 @@ impl Confidential {
     /// Adds the values of another set.
     pub fn extend(&mut self, other: &Self) {
         self.0.extend(other.0.iter().cloned());
+    }
+
+    /// Takes out what objects are called: that is told anyway, and messages without it would help nobody.
+    pub fn reveal_names(&mut self, objects: &[Object]) {
+        if self.is_empty() {
+            return;
+        }
+        for object in objects {
+            self.0.remove(object.name());
+            if let Some(namespace) = object.namespace() {
+                self.0.remove(namespace);
+            }
+        }
     }
 
     /// Whether there is nothing to hide.
@@ -95,5 +110,9 @@ mod tests {
             assert_eq!(values.mask(text), masked);
         }
         assert_eq!(format!("{values:?}"), "Confidential(5)");
+        let object =
+            serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "first line"}});
+        values.reveal_names(&[Object::new(object).unwrap()]);
+        assert_eq!(values.mask("Secret first line: second line"), "Secret first line: [secret]");
     }
 }

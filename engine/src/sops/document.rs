@@ -18,6 +18,9 @@ const DATA: &str = "data";
 /// How many times comments of one file are tried to be opened.
 const MAX_ATTEMPTS: usize = 200_000;
 
+/// How many parts that were encrypted apart one file may have: each has a key to open.
+const MAX_PARTS: usize = 500;
+
 /// How a decrypted file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -69,6 +72,45 @@ pub(crate) fn decrypt(
         return Ok(Some(content));
     }
     tree(text, &mut documents, file, keys, style).map(Some)
+}
+
+/// The documents of a text with their values left encrypted and sops's own part taken out; none where
+/// nothing is encrypted. For a look at everything else where no key is at hand.
+pub(crate) fn keep_encrypted(content: &[u8], file: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(content).ok().filter(|_| may_be_encrypted(content))?;
+    let mut documents = read_nodes(text, file, Dialect::Manifest).ok()?;
+    let mut removed = Vec::new();
+    for document in documents.iter_mut().filter(|document| is_encrypted(document) && !is_left_alone(document))
+    {
+        removed.extend(take_metadata(document).map(|(at, _)| at));
+    }
+    if removed.is_empty() {
+        return None;
+    }
+    let expected = plain_values(&documents);
+    Some(faithful(rewrite(text, &[], &removed, Style::Lines), &expected, file))
+}
+
+/// Takes sops's own part out of a document.
+fn take_metadata(document: &mut Node) -> Option<(MetadataAt, Node)> {
+    let NodeKind::Map(entries) = &mut document.kind else { return None };
+    let at = entries.iter().position(|(key, _)| key.text == METADATA)?;
+    let next_line = entries.get(at + 1).map(|(key, _)| key.line);
+    let (key, value) = entries.remove(at);
+    Some((MetadataAt { line: key.line, column: key.column, next_line, alone: entries.is_empty() }, value))
+}
+
+fn plain_values(documents: &[Node]) -> Vec<Value> {
+    documents.iter().cloned().map(Node::into_value).filter(|value| !is_empty(value)).collect()
+}
+
+/// The rewritten text if it says what is expected: what does not was laid out in a way that sops does not
+/// write, and is written anew.
+fn faithful(rewritten: Option<String>, expected: &[Value], file: &str) -> Vec<u8> {
+    let faithful = rewritten.filter(|rewritten| {
+        read_nodes(rewritten, file, Dialect::Manifest).is_ok_and(|nodes| plain_values(&nodes) == expected)
+    });
+    faithful.unwrap_or_else(|| write_documents(expected)).into_bytes()
 }
 
 /// Whether a document was encrypted by sops.
@@ -129,16 +171,19 @@ fn tree(
             continue;
         }
         let line = document.line;
-        let NodeKind::Map(entries) = &mut document.kind else { continue };
-        let Some(at) = entries.iter().position(|(key, _)| key.text == METADATA) else { continue };
-        let next_line = entries.get(at + 1).map(|(key, _)| key.line);
-        let (key, value) = entries.remove(at);
-        removed.push(MetadataAt { line: key.line, column: key.column, next_line, alone: entries.is_empty() });
-        let fail = |problem| SopsError::new(file, key.line, problem);
+        let Some((at, value)) = take_metadata(document) else { continue };
+        let metadata_line = at.line;
+        removed.push(at);
+        let fail = |problem| SopsError::new(file, metadata_line, problem);
         let metadata = Metadata::read(&value.into_value()).map_err(fail)?;
         let known = openings.iter().position(|(_, opening)| opening.is_of(&metadata));
         let at = match known {
             Some(at) => at,
+            None if openings.len() >= MAX_PARTS => {
+                let problem =
+                    format!("it is made of more than {MAX_PARTS} parts that were encrypted apart; split it");
+                return Err(fail(SopsProblem::Unreadable(problem)));
+            }
             None => {
                 openings.push((line, Opening::new(metadata, keys).map_err(fail)?));
                 openings.len() - 1
@@ -154,20 +199,9 @@ fn tree(
         found.extend(more);
         values.extend(&hidden);
     }
-    let expected: Vec<Value> =
-        documents.iter().cloned().map(Node::into_value).filter(|value| !is_empty(value)).collect();
+    let expected = plain_values(documents);
     let rewritten = rewrite(comments.as_deref().unwrap_or(text), &found, &removed, style);
-    // What reads back differently was laid out in a way that sops does not write.
-    let faithful = rewritten.filter(|rewritten| {
-        read_nodes(rewritten, file, Dialect::Manifest).is_ok_and(|nodes| {
-            nodes
-                .into_iter()
-                .map(Node::into_value)
-                .filter(|value| !is_empty(value))
-                .eq(expected.iter().cloned())
-        })
-    });
-    let content = faithful.unwrap_or_else(|| write_documents(&expected)).into_bytes();
+    let content = faithful(rewritten, &expected, file);
     Ok(Opened { content, values })
 }
 

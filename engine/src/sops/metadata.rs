@@ -12,6 +12,11 @@ const UNENCRYPTED: &str = "_unencrypted";
 /// The largest program that an expression of a file may become, in bytes.
 const EXPRESSION_BYTES: usize = 1 << 20;
 
+/// How many recipients of a group are tried: each costs about as much as a signature.
+const MAX_TRIED: usize = 200;
+/// How many key groups a file may have.
+const MAX_GROUPS: usize = 16;
+
 /// Keys of other kinds than age, by the field that lists them.
 const OTHER_KEYS: [(&str, &str); 6] = [
     ("pgp", "fp"),
@@ -21,6 +26,22 @@ const OTHER_KEYS: [(&str, &str); 6] = [
     ("hc_vault", "vault_address"),
     ("hckms", "key_id"),
 ];
+
+/// Names from a file as a message may hold them: few, short, and in one line.
+fn shown(names: Vec<String>) -> Vec<String> {
+    const MOST: usize = 10;
+    const LONGEST: usize = 120;
+    let more = names.len().saturating_sub(MOST);
+    let mut shown: Vec<String> = names
+        .into_iter()
+        .take(MOST)
+        .map(|name| name.chars().filter(|c| !c.is_control()).take(LONGEST).collect())
+        .collect();
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    shown
+}
 
 /// Which values are encrypted.
 #[derive(Debug)]
@@ -100,6 +121,9 @@ impl Metadata {
         if !flat.age.is_empty() || !flat.others.is_empty() {
             groups = vec![flat];
         }
+        if groups.len() > MAX_GROUPS {
+            return Err(damaged("it has more key groups than anybody needs"));
+        }
         if groups.is_empty() {
             return Err(damaged("it lists no keys"));
         }
@@ -166,7 +190,7 @@ impl Metadata {
             self.groups.iter().flat_map(|group| &group.age).map(|(name, _)| name.clone()).collect();
         names.sort();
         names.dedup();
-        names
+        shown(names)
     }
 
     /// The file's data key.
@@ -174,13 +198,19 @@ impl Metadata {
         let recipients = self.recipients();
         if recipients.is_empty() {
             let kinds = self.groups.iter().flat_map(|group| group.others.clone()).collect();
-            return Err(SopsProblem::OtherKeys { kinds });
+            return Err(SopsProblem::OtherKeys { kinds: shown(kinds) });
         }
         let Some(keys) = keys else { return Err(SopsProblem::NoKeys { recipients }) };
+        let own = keys.recipients();
         let opened: Vec<Vec<u8>> = self
             .groups
             .iter()
-            .filter_map(|group| group.age.iter().find_map(|(_, sealed)| keys.open(sealed)))
+            .filter_map(|group| {
+                // What is said to be for one of the keys is tried first, and mostly alone.
+                let (likely, others): (Vec<_>, Vec<_>) =
+                    group.age.iter().partition(|(name, _)| own.contains(name));
+                likely.into_iter().chain(others).take(MAX_TRIED).find_map(|(_, sealed)| keys.open(sealed))
+            })
             .collect();
         let wrong = || SopsProblem::WrongKeys { recipients: recipients.clone(), given: keys.recipients() };
         let damaged = || SopsProblem::Metadata("its data key cannot be put together".to_owned());

@@ -3,6 +3,8 @@
 //! What sops did not encrypt stays as it is, comments included, so that a decrypted file looks as it does
 //! from `sops decrypt`, and lines keep their numbers where that is asked for.
 
+use std::cell::Cell;
+
 use serde_json::Value;
 
 use super::Style;
@@ -30,12 +32,14 @@ pub(super) struct MetadataAt {
 struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,
+    /// The place that was looked for last: line, column, and where that is.
+    last: Cell<(usize, usize, usize)>,
 }
 
 impl<'t> Lines<'t> {
     fn new(text: &'t str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts }
+        Self { text, starts, last: Cell::new((0, 1, 0)) }
     }
 
     /// Where a line begins; the end of the text for lines that are not there.
@@ -43,11 +47,19 @@ impl<'t> Lines<'t> {
         self.starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len())
     }
 
-    /// Where a character of a line stands.
+    /// Where a character of a line stands. Looking for places in their order costs what one pass does, also
+    /// where everything stands in one line.
     fn place(&self, line: usize, column: usize) -> usize {
-        let start = self.start(line);
-        let inside = self.text[start..].char_indices().nth(column.saturating_sub(1));
-        inside.map_or(self.text.len(), |(at, _)| start + at)
+        let (last_line, last_column, last) = self.last.get();
+        let (from, start) = if line == last_line && column >= last_column {
+            (last_column, last)
+        } else {
+            (1, self.start(line))
+        };
+        let inside = self.text[start..].char_indices().nth(column.saturating_sub(from));
+        let place = inside.map_or(self.text.len(), |(at, _)| start + at);
+        self.last.set((line, column, place));
+        place
     }
 }
 
@@ -56,11 +68,13 @@ impl<'t> Lines<'t> {
 pub(super) fn rewrite(text: &str, found: &[Found], metadata: &[MetadataAt], style: Style) -> Option<String> {
     let lines = Lines::new(text);
     let mut edits = Vec::with_capacity(found.len() + metadata.len());
+    let mut found: Vec<&Found> = found.iter().collect();
+    found.sort_by_key(|found| (found.line, found.column));
     for value in found {
         edits.push(edit(&lines, value, style)?);
     }
     for at in metadata {
-        edits.extend(removal(&lines, at, style)?);
+        edits.push(removal(&lines, at, style)?);
     }
     edits.sort_by_key(|edit| edit.start);
     let mut out = String::with_capacity(text.len());
@@ -153,7 +167,7 @@ fn go_json(text: &str) -> String {
 }
 
 /// Takes a field `sops` out; its lines stay empty where lines have to keep their numbers.
-fn removal(lines: &Lines<'_>, at: &MetadataAt, style: Style) -> Option<Option<Edit>> {
+fn removal(lines: &Lines<'_>, at: &MetadataAt, style: Style) -> Option<Edit> {
     let text = lines.text;
     let key = lines.place(at.line, at.column);
     let (mut start, mut end);
@@ -181,7 +195,7 @@ fn removal(lines: &Lines<'_>, at: &MetadataAt, style: Style) -> Option<Option<Ed
     }
     let kept = if style == Style::Lines { text[start..end].matches('\n').count() } else { 0 };
     let rest = if at.alone && style == Style::AsSops { "{}\n".to_owned() } else { "\n".repeat(kept) };
-    Some(Some(Edit { start, end, text: rest }))
+    Some(Edit { start, end, text: rest })
 }
 
 /// Where the mapping that a JSON text begins with ends.

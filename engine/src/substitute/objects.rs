@@ -79,6 +79,7 @@ pub fn substitute(mut rendered: Rendered, variables: &Variables) -> Result<Rende
         *object = Object::new(value).map_err(|problem| fail(String::new(), problem.to_string()))?;
     }
     rendered.confidential = pass.confidential;
+    rendered.confidential.reveal_names(&rendered.objects);
     Ok(rendered)
 }
 
@@ -163,12 +164,8 @@ impl Pass<'_> {
             return Ok(Value::String(out));
         }
         Ok(match reread(&out) {
-            Some(value) if self.holds_texts() => match value {
-                Value::String(text) => Value::String(text),
-                _ => Value::String(out),
-            },
-            Some(value) => value,
-            None => Value::String(out),
+            Some(value) if value.is_string() || !self.holds_texts() => value,
+            _ => Value::String(out),
         })
     }
 
