@@ -7,7 +7,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 shop=${SHOP:-${CARGO_TARGET_DIR:-$root/target}/debug/shop}
-examples=${1:-40}
+examples=${1:-15}
 version=4.32.5
 [ -x "$shop" ] || { echo "there is no $shop; run cargo build -p webservice" >&2; exit 1; }
 
@@ -37,7 +37,7 @@ cd "$work"
 # An order that is there, for what is asked of orders.
 number=$(curl -fs -H 'content-type: application/json' -d '{"items":[{"productId":1,"quantity":1}]}' "$url/api/orders" |
   sed 's/.*"number":"\([^"]*\)".*/\1/')
-{ cat "$here/schemathesis.toml"; printf '\n[parameters]\nnumber = "%s"\n' "$number"; } >schemathesis.toml
+{ printf '[parameters]\nnumber = "%s"\n\n' "$number"; cat "$here/schemathesis.toml"; } >schemathesis.toml
 token=$("$shop" token schemathesis)
 if ! "$venv/bin/schemathesis" run "$url/api/openapi.json" --url "$url" --header "Authorization: Bearer $token" \
   --max-examples "$examples" --seed "${SEED:-1}" --phases examples,coverage,fuzzing,stateful --checks all \

@@ -61,7 +61,10 @@ mod tests {
     #[test]
     fn a_point_and_zeros_change_nothing() {
         let read = |text: &str| serde_json::from_str::<Whole>(text).ok().map(|Whole(value)| value);
-        assert_eq!([read("5"), read("5.0"), read("-3"), read("1e3")], [Some(5), Some(5), Some(-3), Some(1000)]);
+        assert_eq!(
+            [read("5"), read("5.0"), read("-3"), read("1e3")],
+            [Some(5), Some(5), Some(-3), Some(1000)]
+        );
         for bad in ["5.5", "\"5\"", "true", "null", "1e300", "[5]"] {
             assert_eq!(read(bad), None, "{bad}");
         }

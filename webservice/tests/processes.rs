@@ -180,12 +180,18 @@ async fn both_roles_run_side_by_side_and_a_token_opens_the_dashboard() {
     let url = format!("http://127.0.0.1:{}", api.port);
     let mut web = Process::start_as("web", &[("API_URL", &url)]);
     web.ready().await;
-    let token = Command::new(SHOP).args(["token", "farida"]).env_clear().env("ADMIN_KEYS_FILE", keys).output().unwrap();
+    let token = Command::new(SHOP)
+        .args(["token", "farida"])
+        .env_clear()
+        .env("ADMIN_KEYS_FILE", keys)
+        .output()
+        .unwrap();
     let token = format!("Bearer {}", String::from_utf8(token.stdout).unwrap().trim());
     let headers = [("authorization", token.as_str())];
     let summary = web.client.send(http::Method::GET, "/api/admin/summary", &headers, "").await.unwrap();
     assert_eq!(summary.json()["administrator"], "farida");
-    let check = Command::new(SHOP).arg("healthcheck").env_clear().env("PORT", web.port.to_string()).output().unwrap();
+    let check =
+        Command::new(SHOP).arg("healthcheck").env_clear().env("PORT", web.port.to_string()).output().unwrap();
     assert!(check.status.success());
     assert_eq!((web.terminate().await.code(), api.terminate().await.code()), (Some(0), Some(0)));
 }

@@ -24,11 +24,17 @@ fn openssl(directory: &Path, arguments: &str) -> Result<(), String> {
 fn certificates(directory: &Path) -> Result<(), String> {
     const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     for name in ["ca", "other"] {
-        openssl(directory, &format!("req -x509 {KEY} -keyout {name}.key -out {name}.crt -days 2 -subj /CN={name}"))?;
+        openssl(
+            directory,
+            &format!("req -x509 {KEY} -keyout {name}.key -out {name}.crt -days 2 -subj /CN={name}"),
+        )?;
     }
     openssl(directory, &format!("req {KEY} -keyout server.key -out server.csr -subj /CN=localhost"))?;
     std::fs::write(directory.join("names"), "subjectAltName=DNS:localhost").map_err(|e| e.to_string())?;
-    openssl(directory, "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt")
+    openssl(
+        directory,
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt",
+    )
 }
 
 #[tokio::test]
