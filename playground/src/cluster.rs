@@ -7,7 +7,7 @@ use std::sync::Arc;
 use apiserver::Server;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use node::{ImageMap, Node, Program};
+use node::Node;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -83,9 +83,7 @@ impl Cluster {
     ///
     /// When a part of it does not start.
     pub async fn start(folder: &Path, programs: &Programs) -> Result<Self, Error> {
-        let images = ImageMap::default()
-            .with(shop::IMAGE, Program::new(&programs.shop))
-            .with(shop::FRONTEND_IMAGE, Program::new(&programs.shop));
+        let images = shop::images(&programs.shop);
         let folder =
             folder.canonicalize().map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
         let node_root = folder.join("node");

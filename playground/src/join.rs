@@ -13,7 +13,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use node::{ImageMap, Node, Program};
+use node::Node;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -122,7 +122,7 @@ impl Joined {
             .await
             .map_err(|source| Error::Refused { what: "the StorageClass", source: Box::new(source) })?;
 
-        let images = ImageMap::default().with(shop::IMAGE, Program::new(&programs.shop));
+        let images = shop::images(&programs.shop);
         let mut config = node::Config::new(folder.join("node"), images);
         config.name = CLASS.to_owned();
         (config.pod_network, config.pod_network_prefix) = PODS;

@@ -1,6 +1,10 @@
 //! What the demonstration knows of the shop's manifests: the names in `environments/dev`, and the edits
 //! that a team makes there.
 
+use std::path::Path;
+
+use node::{ImageMap, Program};
+
 /// The file in which a version is released.
 pub const KUSTOMIZATION: &str = "environments/dev/kustomization.yaml";
 /// The Environment object in the repository.
@@ -21,6 +25,12 @@ pub const IMAGE: &str = "ghcr.io/dhakacart/backend";
 pub const FRONTEND_IMAGE: &str = "ghcr.io/dhakacart/frontend";
 /// What customers ask for.
 pub const PATHS: [&str; 3] = ["/", "/api/products", "/api/products?limit=5"];
+
+/// The shop's images, and the program that stands for both of them.
+pub fn images(program: &Path) -> ImageMap {
+    let program = Program::new(program);
+    ImageMap::default().with(IMAGE, program.clone()).with(FRONTEND_IMAGE, program)
+}
 
 const VERSION: &str = "SHOP_VERSION=";
 const TAG: &str = "newTag: ";
@@ -154,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_the_manifests() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
         let kustomization = read(KUSTOMIZATION);
         assert!(kustomization.contains(&format!("namespace: {NAMESPACE}")));
