@@ -51,6 +51,19 @@ impl Shell {
         Ok(Some(shell))
     }
 
+    /// The minor version of the kubectl.
+    ///
+    /// # Errors
+    ///
+    /// When it does not tell.
+    pub async fn version(&self) -> anyhow::Result<u32> {
+        let said = self.expect("kubectl version --client -o json").await?;
+        let version: serde_json::Value = serde_json::from_str(&said)?;
+        let minor = version["clientVersion"]["minor"].as_str().unwrap_or_default();
+        let digits: String = minor.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().with_context(|| format!("kubectl tells no version: {said}"))
+    }
+
     /// Runs a script.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod v2;
 
 use crate::app::App;
 use crate::schema::catalogue::{Catalogue, Resource};
+use crate::schema::table::TABLE;
 use bytes::Bytes;
 use schemas::Schemas;
 use serde_json::{Map, Value, json};
@@ -86,11 +87,19 @@ fn whole(served: &[Arc<Resource>]) -> Option<Value> {
             }
             (None, None) => continue,
         };
-        if let Some(schema) = schemas.get_mut(&name) {
-            schemas::add_type_fields(schema);
-            schema["x-kubernetes-group-version-kind"] = json!([gvk]);
+        if resource.custom.is_some()
+            && let Some(schema) = schemas.get_mut(&name)
+        {
+            schemas::mark_kind(schema, &gvk);
         }
         paths.extend(paths::of(resource, &gvk, &name));
+    }
+    // Kinds are kinds in whatever document they are: a StatefulSet holds claims.
+    for source in &TABLE.resources {
+        if let Some(schema) = schemas.get_mut(&schemas::full_name(&source.type_name)) {
+            let gvk = json!({"group": source.group, "version": source.version, "kind": source.kind});
+            schemas::mark_kind(schema, &gvk);
+        }
     }
     let version = crate::discovery::version()["gitVersion"].clone();
     Some(json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,

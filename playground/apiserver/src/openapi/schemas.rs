@@ -70,8 +70,9 @@ fn object(declared: &Struct, known: Option<&Value>, properties: Map<String, Valu
     Value::Object(schema)
 }
 
-/// Adds `apiVersion` and `kind`, which the type table leaves out of kinds.
-pub fn add_type_fields(schema: &mut Value) {
+/// Marks a schema as that of a kind, and adds `apiVersion` and `kind`, which the type table leaves out.
+pub fn mark_kind(schema: &mut Value, gvk: &Value) {
+    schema["x-kubernetes-group-version-kind"] = json!([gvk]);
     for field in ["apiVersion", "kind"] {
         let mut property = json!({"type": "string"});
         // Every kind has the same sentences there.
@@ -100,13 +101,16 @@ fn property(name: &str, field: &str, of: &Field, schemas: &mut Schemas) -> Value
     };
     // A bare reference cannot have anything beside it.
     if let Some(target) = schema["$ref"].as_str()
-        && (text.is_some() || default.is_some())
+        && (text.is_some() || default.is_some() || !of.patch_strategy.is_empty())
     {
         let target = target.rsplit('/').next().unwrap_or(target).to_owned();
         schema = described_reference(&target, None);
     }
     if let Some(default) = default {
         schema["default"] = default;
+    }
+    if !of.patch_strategy.is_empty() {
+        schema["x-kubernetes-patch-strategy"] = of.patch_strategy.clone().into();
     }
     match (text, schema) {
         (Some(text), Value::Object(fields)) => {
@@ -167,9 +171,6 @@ fn schema_of(ty: &Type, known: Option<&Value>, schemas: &mut Schemas) -> Value {
             if let Some(key) = &list.merge_key {
                 out["x-kubernetes-patch-merge-key"] = key.clone().into();
             }
-            if list.merge {
-                out["x-kubernetes-patch-strategy"] = "merge".into();
-            }
             out
         }
     }
@@ -212,7 +213,8 @@ fn adopt(known: &Value, schemas: &mut Schemas) -> Value {
                 Value::Object(properties)
             }
             ("items" | "additionalProperties", schema) => adopt(schema, schemas),
-            // Marks of custom resource schemas; the published ones do not have them.
+            // Marks of custom resource schemas, and choices; the published ones do not have them.
+            ("oneOf", _) => continue,
             (key, _) if key.starts_with("x-") => continue,
             (_, value) => value.clone(),
         };
@@ -261,6 +263,11 @@ mod tests {
         let pod = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
         assert_eq!(pod["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(pod["items"], reference("io.k8s.api.core.v1.Container"));
+        // What `kubectl apply` needs to move from one strategy or volume to another.
+        let spec = &schemas["io.k8s.api.apps.v1.DeploymentSpec"]["properties"];
+        assert_eq!(spec["strategy"]["x-kubernetes-patch-strategy"], "retainKeys");
+        let volumes = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["volumes"];
+        assert_eq!(volumes["x-kubernetes-patch-strategy"], "merge,retainKeys");
     }
 
     #[test]

@@ -100,8 +100,14 @@ fn object_type(schema: &Value) -> Type {
     out.fields.remove("apiVersion");
     out.fields.remove("kind");
     let metadata = TABLE.get("meta.v1.ObjectMeta").cloned().unwrap_or_else(|| Arc::new(Type::Any));
-    let field =
-        Field { ty: metadata, empty: Empty::Always, default: None, allowed: Vec::new(), required: false };
+    let field = Field {
+        ty: metadata,
+        empty: Empty::Always,
+        default: None,
+        allowed: Vec::new(),
+        required: false,
+        patch_strategy: String::new(),
+    };
     out.fields.insert("metadata".into(), field);
     Type::Struct(out)
 }
@@ -156,6 +162,7 @@ fn object(schema: &Value, preserve: bool, depth: usize) -> Type {
             default: property.get("default").cloned(),
             allowed: Vec::new(),
             required: false,
+            patch_strategy: String::new(),
         };
         fields.insert(name.clone(), field);
     }

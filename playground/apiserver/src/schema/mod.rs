@@ -115,6 +115,8 @@ pub struct Field {
     pub allowed: Vec<String>,
     /// Whether the field has to be there.
     pub required: bool,
+    /// How a strategic merge patch treats it, as `merge,retainKeys`; empty for as usual.
+    pub patch_strategy: String,
 }
 
 /// What becomes of an empty value when an object is written.

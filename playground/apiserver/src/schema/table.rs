@@ -151,6 +151,7 @@ fn build(
             default: options.d.clone(),
             allowed: options.e.clone(),
             required: options.r == 1,
+            patch_strategy: options.s.clone(),
         };
         fields.insert(field.clone(), field_type);
     }
