@@ -65,7 +65,8 @@ pub struct EnvironmentSpec {
     /// Admission policies that are checked before anything is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<PoliciesSpec>,
-    /// How encrypted files are read.
+    /// How files that sops encrypted are read: a Secret with keys of age, in entries whose names end with
+    /// `.agekey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decryption: Option<SecretHolder>,
     /// Values that are put where `${NAME}` stands in the rendered objects.

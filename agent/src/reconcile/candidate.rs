@@ -216,4 +216,53 @@ mod tests {
         assert!(violations.is_empty(), "{violations:?}");
         assert_eq!(images(bundle.objects()), ["ghcr.io/dhakacart/holdfast:v0.1.0"]);
     }
+
+    #[test]
+    fn a_render_is_repeated_only_where_files_keys_or_variables_changed() {
+        use engine::kustomize::MapTree;
+        use engine::rollout::Revision;
+
+        const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/sops/");
+        let tree = MapTree::new()
+            .with("dev/secret.yaml", std::fs::read(format!("{FILES}files/regex-secret.yaml")).unwrap())
+            .with("dev/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {b: '${B}'}\n");
+        let snapshot = |tree: MapTree| Snapshot {
+            revision: Revision { commit: "1".into(), ..Revision::default() },
+            tree: Arc::new(tree),
+        };
+        let spec: EnvironmentSpec = serde_json::from_value(serde_json::json!({
+            "source": {"url": "https://example.org/r.git", "branch": "main", "path": "dev"}
+        }))
+        .unwrap();
+        let materials = |keys: &str, value: &str| {
+            let key = std::fs::read(format!("{FILES}{keys}")).unwrap();
+            let keys = crate::age::AgeKeys::from_secret(&[("a.agekey".to_owned(), key)].into()).unwrap();
+            let mut variables = engine::substitute::Variables::default();
+            variables.set("B", value, true).unwrap();
+            Materials { keys: Some(keys), variables: Some(variables) }
+        };
+        let cache = Cache::new();
+        let render = |tree: &MapTree, materials: &Materials, last: Option<&Rendered>| {
+            candidate(&snapshot(tree.clone()), &spec, materials, last, &cache)
+        };
+        let one = materials("TEST-ONLY.agekey", "secret-one");
+        let first = render(&tree, &one, None).unwrap();
+        let same = |other: &Rendered| Arc::ptr_eq(&first.candidate.bundle, &other.candidate.bundle);
+        assert!(same(&render(&tree.clone().with("README.md", "x"), &one, Some(&first)).unwrap()));
+        // Another key opens this file too, and what it holds is the same: but that was looked at.
+        let other_key =
+            render(&tree, &materials("TEST-ONLY-other.agekey", "secret-one"), Some(&first)).unwrap();
+        assert!(!same(&other_key) && other_key.candidate.release.digest == first.candidate.release.digest);
+        let other_value = render(&tree, &materials("TEST-ONLY.agekey", "secret-two"), Some(&first)).unwrap();
+        assert_ne!(other_value.candidate.release.digest, first.candidate.release.digest);
+        let masked = first.candidate.confidential.mask("secret-one and correct horse battery staple");
+        assert_eq!(masked, "[secret] and [secret]");
+        let none = Materials { keys: None, variables: None };
+        let problem = render(&tree, &none, Some(&first)).unwrap_err();
+        assert_eq!((problem.reason.as_str(), problem.commit_at_fault), ("DecryptionFailed", true));
+        let unset = Materials { variables: Some(engine::substitute::Variables::default()), ..one };
+        let problem = render(&tree, &unset, Some(&first)).unwrap_err();
+        assert_eq!(problem.reason, "SubstitutionFailed");
+        assert!(problem.message.contains("ConfigMap a (dev/a.yaml:1), /data/b: the variable B is not set"));
+    }
 }

@@ -67,7 +67,7 @@ impl Supplies {
     /// What is there now; none while the cluster has not answered for all of it.
     ///
     /// # Errors
-    /// A [`SourceProblem`] names what is missing or makes no sense. The commit is not at fault.
+    /// A [`SourceProblem`] names what is missing or makes no sense.
     pub fn materials(&mut self, spec: &EnvironmentSpec) -> Result<Option<Materials>, SourceProblem> {
         let mut materials = Materials::default();
         if let Some(followed) = &mut self.decryption {
@@ -76,7 +76,9 @@ impl Supplies {
             match &*followed.state.borrow_and_update() {
                 InputState::Pending => return Ok(None),
                 InputState::Missing => return Err(fail(format!("{name} does not exist; create it"))),
-                InputState::Failed(message) => return Err(fail(format!("{name} cannot be read: {message}"))),
+                InputState::Failed(message) => {
+                    return Err(unreadable(fail(format!("{name} cannot be read: {message}"))));
+                }
                 InputState::Present(data) => {
                     let keys = AgeKeys::from_secret(data);
                     materials.keys = Some(keys.map_err(|error| fail(format!("{name}: {error}")))?);
@@ -96,7 +98,9 @@ impl Supplies {
                 InputState::Missing => {
                     return Err(fail(format!("{name} does not exist; create it, or mark it optional")));
                 }
-                InputState::Failed(message) => return Err(fail(format!("{name} cannot be read: {message}"))),
+                InputState::Failed(message) => {
+                    return Err(unreadable(fail(format!("{name} cannot be read: {message}"))));
+                }
                 InputState::Present(data) => {
                     for (key, value) in data.iter() {
                         let value = std::str::from_utf8(value)
@@ -136,12 +140,15 @@ impl Supplies {
     }
 }
 
+/// A problem that somebody has to act on.
 fn problem(reason: &str, field: &str, message: String) -> SourceProblem {
-    SourceProblem {
-        reason: reason.to_owned(),
-        message: format!("{field}: {message}"),
-        commit_at_fault: false,
-    }
+    let message = format!("{field}: {message}");
+    SourceProblem { reason: reason.to_owned(), message, commit_at_fault: true }
+}
+
+/// A problem that may pass: the API server does not answer, or not yet.
+fn unreadable(problem: SourceProblem) -> SourceProblem {
+    SourceProblem { commit_at_fault: false, ..problem }
 }
 
 #[cfg(test)]
