@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::{ConfigError, LogFormat};
 use crate::client::TrustedProxies;
 
+type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
 /// Where settings come from. An empty value counts as unset, because a manifest cannot unset one.
 pub(super) struct Reader<'a> {
-    lookup: Box<dyn Fn(&str) -> Option<String> + 'a>,
+    lookup: Box<Lookup<'a>>,
 }
 
 impl<'a> Reader<'a> {
