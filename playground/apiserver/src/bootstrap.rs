@@ -25,9 +25,20 @@ pub fn run(app: &App) {
         ("system:discovery", "system:discovery", "system:authenticated"),
         ("system:basic-user", "system:basic-user", "system:authenticated"),
         ("system:public-info-viewer", "system:public-info-viewer", "system:unauthenticated"),
+        (
+            "system:service-account-issuer-discovery",
+            "system:service-account-issuer-discovery",
+            "system:serviceaccounts",
+        ),
     ] {
-        let binding =
-            json!({"metadata": {"name": name}, "roleRef": reference(role), "subjects": group(subject)});
+        let mut subjects = group(subject);
+        if name == "system:public-info-viewer" {
+            subjects = [subjects, group("system:authenticated")]
+                .into_iter()
+                .flat_map(|s| s.as_array().cloned().unwrap_or_default())
+                .collect();
+        }
+        let binding = json!({"metadata": {"name": name}, "roleRef": reference(role), "subjects": subjects});
         create(app, rbac, "v1", "clusterrolebindings", "", binding);
     }
     for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)]
@@ -224,6 +235,15 @@ fn roles() -> Vec<(&'static str, Value)> {
                 "/readyz",
                 "/version",
                 "/version/"
+            ])),
+        ),
+        (
+            "system:service-account-issuer-discovery",
+            paths(json!([
+                "/.well-known/openid-configuration",
+                "/.well-known/openid-configuration/",
+                "/openid/v1/jwks",
+                "/openid/v1/jwks/"
             ])),
         ),
         (

@@ -111,6 +111,7 @@ fn rule(name: &str, f: &mut Fields) {
         }
         "core.v1.PersistentVolumeStatus" => set(f, "phase", "Pending"),
         "core.v1.ReplicationControllerSpec" => set(f, "replicas", 1),
+        "core.v1.LimitRangeItem" if text(f, "type") == "Container" => limit(f),
         "core.v1.EndpointPort" => set(f, "protocol", "TCP"),
         "discovery.v1.EndpointPort" => {
             set(f, "protocol", "TCP");
@@ -291,6 +292,21 @@ fn service(f: &mut Fields) {
     }
     if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
         set(f, "internalTrafficPolicy", "Cluster");
+    }
+}
+
+/// The limits of containers: what is unset follows from the others.
+fn limit(f: &mut Fields) {
+    for (target, sources) in [("default", &["max"][..]), ("defaultRequest", &["default", "min"])] {
+        for source in sources {
+            let Some(Value::Object(amounts)) = f.get(*source).cloned() else { continue };
+            let slot = f.entry(target).or_insert_with(|| json!({}));
+            for (name, amount) in amounts {
+                if slot.get(&name).is_none() {
+                    slot[&name] = amount;
+                }
+            }
+        }
     }
 }
 

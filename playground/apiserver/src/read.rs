@@ -203,6 +203,9 @@ pub fn list(
         (objects, state.unwrap_or_else(|| store.revision()), rest)
     };
     let mut metadata = json!({"resourceVersion": revision.to_string()});
+    if resource.custom.is_some() && format.shape == Shape::Whole {
+        metadata["continue"] = "".into();
+    }
     if rest > 0
         && let Some(last) = objects.last()
     {

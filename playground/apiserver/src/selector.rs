@@ -156,7 +156,8 @@ impl Fields {
                 )));
             };
             if !known(resource, key) {
-                return Err(Refusal::bad_request(if selectable(resource).is_empty() {
+                let others = resource.custom.as_ref().is_some_and(|c| !c.selectable.is_empty());
+                return Err(Refusal::bad_request(if selectable(resource).is_empty() && !others {
                     format!(
                         "{key:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
                     )

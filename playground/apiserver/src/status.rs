@@ -148,7 +148,10 @@ impl Refusal {
 
     /// 403 with the wording of the authorizer or of admission.
     pub fn forbidden(about: About, why: &str) -> Refusal {
-        let message = format!("{} is forbidden: {why}", about.quoted());
+        let message = match about.quoted() {
+            nothing if nothing.is_empty() => format!("forbidden: {why}"),
+            what => format!("{what} is forbidden: {why}"),
+        };
         Refusal { about: Some(Box::new(about)), ..Refusal::plain_new(403, "Forbidden", message) }
     }
 

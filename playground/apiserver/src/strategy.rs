@@ -352,6 +352,11 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     }
 }
 
+/// Whether a PUT may leave out the resourceVersion that it replaces.
+pub fn allows_unconditional_update(resource: &Resource) -> bool {
+    resource.custom.is_none()
+}
+
 /// Counts `metadata.generation` up when what is wanted changed.
 pub fn generation(resource: &Resource, new: &mut Value, old: &Value) {
     if !has_generation(resource) {

@@ -170,10 +170,15 @@ impl<'a> Call<'a> {
                 shown.rsplit('/').next().unwrap_or_default()
             )));
         }
-        if !sent_version.is_empty() && sent_version != group_version {
-            return Err(Refusal::bad_request(format!(
+        let other_version = !sent_version.is_empty() && sent_version != group_version;
+        let refuse_version = || {
+            Refusal::bad_request(format!(
                 "the API version in the data ({sent_version}) does not match the expected API version ({group_version})"
-            )));
+            ))
+        };
+        let custom = self.resource().custom.is_some();
+        if other_version && !custom {
+            return Err(refuse_version());
         }
         value["kind"] = kind.into();
         value["apiVersion"] = group_version.into();
@@ -181,7 +186,13 @@ impl<'a> Call<'a> {
         let head = format!("{kind} in version {version:?} cannot be handled as a {kind}: ");
         let value = decode::decode(value, ty, &mut unknown)
             .map_err(|error| Refusal::bad_request(format!("{head}{error}")))?;
+        if custom {
+            unknown.sort();
+        }
         self.report_fields(&unknown, &duplicates, &head)?;
+        if other_version {
+            return Err(refuse_version());
+        }
         Ok(value)
     }
 
@@ -280,6 +291,14 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Admits a write; what clients are warned of they are told even when it is refused.
+    fn judge(&mut self, operation: &str, object: &Value, old: Option<&Value>) -> Result<(), Refusal> {
+        let mut warnings = Vec::new();
+        let verdict = admission::judge(self, operation, object, old, &mut warnings);
+        self.warnings.extend(warnings);
+        verdict
+    }
+
     /// Stores a new object that is in the version of the request, with defaults and managed fields.
     fn finish_create(&mut self, object: Value) -> Result<Written, Refusal> {
         let resource = self.resource();
@@ -287,6 +306,7 @@ impl<'a> Call<'a> {
         let hub = self.app.hub(resource);
         let ty = self.app.type_in(resource, &hub).unwrap_or_else(|| resource.ty.clone());
         let mut object = convert::convert(&object, &table, &hub);
+        admission::complete(self, &mut object)?;
         strategy::before_create(self.app, resource, &mut object)?;
         let mut object = decode::canonical(object, &ty).map_err(|e| Refusal::bad_request(e.to_string()))?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -295,12 +315,8 @@ impl<'a> Call<'a> {
             return Err(Refusal::invalid(&resource.group, &resource.kind, &name, causes));
         }
         escalation::check(self.app, self.user, self.target, &object)?;
-        self.warnings.extend(admission::check(self, "CREATE", Some(&object), None)?);
-        let key = if self.target.namespace.is_empty() {
-            name.clone()
-        } else {
-            format!("{}/{name}", self.target.namespace)
-        };
+        self.judge("CREATE", &object, None)?;
+        let key = self.key_of(&name);
         if self.dry_run() {
             if self.app.store().get(&table, &key).is_some() {
                 return Err(Refusal::already_exists(self.about_name(&name)));
@@ -314,6 +330,15 @@ impl<'a> Call<'a> {
         let stored = stored.map_err(|_| Refusal::already_exists(self.about_name(&name)))?;
         crd::after_write(self.app, resource, &stored);
         Ok(Written { object: self.app.shown(resource, &stored.value), created: true })
+    }
+
+    /// The key that an object of a name is stored under.
+    pub fn key_of(&self, name: &str) -> String {
+        if self.target.namespace.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.target.namespace)
+        }
     }
 
     /// The stored object.
@@ -363,7 +388,7 @@ impl<'a> Call<'a> {
             return Err(Refusal::invalid(&resource.group, &resource.kind, &self.target.name, causes));
         }
         escalation::check(self.app, self.user, self.target, &new)?;
-        self.warnings.extend(admission::check(self, "UPDATE", Some(&new), Some(old))?);
+        self.judge("UPDATE", &new, Some(old))?;
         let doomed = strategy::is_finished(resource, &new);
         if !doomed && strategy::same_but_times(&new, old) {
             return Ok(Some(Written { object: self.app.shown(resource, old), created: false }));
@@ -391,6 +416,17 @@ impl<'a> Call<'a> {
             }
             Err(store::Error::Changed | store::Error::Exists) => Ok(None),
         }
+    }
+
+    /// 409: the object that a client means is gone, and another has its name.
+    pub fn other_uid(&self, wanted: &str, known: &str) -> Refusal {
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {wanted}, UID in object meta: {known}",
+            self.resource().plural,
+            self.target.key()
+        );
+        Refusal::conflict(self.about(), &why)
     }
 
     fn check_version(&self, object: &Value, live: &Object) -> Result<(), Refusal> {
@@ -432,13 +468,20 @@ impl<'a> Call<'a> {
             let uid = sent["metadata"]["uid"].as_str().unwrap_or_default();
             let known = shown["metadata"]["uid"].as_str().unwrap_or_default();
             if !uid.is_empty() && uid != known {
-                let why = format!(
-                    "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
-                     Precondition failed: UID in precondition: {uid}, UID in object meta: {known}",
-                    call.target.resource.plural,
-                    call.target.key()
-                );
-                return Err(Refusal::conflict(call.about(), &why));
+                return Err(call.other_uid(uid, known));
+            }
+            let unconditional =
+                sent["metadata"]["resourceVersion"].as_str().is_none_or(|v| v.is_empty() || v == "0");
+            if unconditional && !strategy::allows_unconditional_update(&call.target.resource) {
+                let resource = &call.target.resource;
+                let cause =
+                    Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+                return Err(Refusal::invalid(
+                    &resource.group,
+                    &resource.plural,
+                    &call.target.name,
+                    vec![cause],
+                ));
             }
             call.check_version(&sent, live)?;
             let mut new = sent.clone();

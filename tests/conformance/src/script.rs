@@ -130,8 +130,10 @@ fn read_step(step: &Value, known: &Map<String, Value>, out: &mut Vec<Step>) -> R
         return Ok(());
     }
     let mut request = json!({});
-    if step["headers"].is_object() {
-        request["headers"] = resolve(&step["headers"], known)?;
+    match resolve(&step["headers"], known)? {
+        Value::Null => {}
+        headers @ Value::Object(_) => request["headers"] = headers,
+        other => return Err(format!("`headers` is a map, not {other}")),
     }
     if step["anonymous"] == true {
         request["token"] = Value::Null;

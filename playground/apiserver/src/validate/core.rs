@@ -6,16 +6,17 @@ use crate::status::Cause;
 use serde_json::{Value, json};
 
 /// Rules by kind.
-pub fn check(resource: &Resource, object: &Value, causes: &mut Vec<Cause>) {
+pub fn check(resource: &Resource, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "services") => service(object, causes),
         ("", "secrets") => secret(object, causes),
+        ("", "namespaces") => causes.extend(crate::admission::pod_security::label_causes(object)),
         ("", "configmaps") => config_map(object, causes),
         ("", "persistentvolumeclaims") => claim(object, causes),
         ("networking.k8s.io", "ingresses") => ingress(object, causes),
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => binding(object, causes),
         ("rbac.authorization.k8s.io", "roles" | "clusterroles") => role(object, causes),
-        ("apiextensions.k8s.io", "customresourcedefinitions") => definition(object, causes),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => definition(object, old, causes),
         ("autoscaling", "horizontalpodautoscalers") => scaler(object, causes),
         ("coordination.k8s.io", "leases") => lease(object, causes),
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
@@ -220,11 +221,11 @@ fn role(object: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn definition(object: &Value, causes: &mut Vec<Cause>) {
+fn definition(object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let spec = &object["spec"];
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let wanted = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
-    if text(&object["metadata"]["name"]) != wanted {
+    if old.is_none() && text(&object["metadata"]["name"]) != wanted {
         let detail = "must be spec.names.plural+\".\"+spec.group";
         causes.push(Cause::invalid("metadata.name", &object["metadata"]["name"], detail));
     }

@@ -59,6 +59,9 @@ pub fn check(resource: &Resource, new: &Value, old: &Value) -> Vec<Cause> {
         ("scheduling.k8s.io", "priorityclasses") if new["value"] != old["value"] => {
             causes.push(Cause::forbidden("value", "may not be changed in an update."));
         }
+        ("scheduling.k8s.io", "priorityclasses") => {
+            same("/preemptionPolicy", "preemptionPolicy", &mut causes);
+        }
         ("discovery.k8s.io", "endpointslices") => same("/addressType", "addressType", &mut causes),
         _ => {}
     }

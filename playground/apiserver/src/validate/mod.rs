@@ -8,6 +8,8 @@ mod custom;
 mod golang;
 mod immutable;
 pub mod meta;
+mod policy;
+mod ratchet;
 mod workload;
 
 use crate::schema::catalogue::Resource;
@@ -42,7 +44,8 @@ fn kind(resource: &Resource, object: &Value, old: Option<&Value>, causes: &mut V
         return;
     }
     workload::check(resource, object, causes);
-    core::check(resource, object, causes);
+    core::check(resource, object, old, causes);
+    policy::check(resource, object, causes);
     if let Some(ty) = resource.ty.as_struct() {
         enumerations(object, ty, "", causes);
     }
@@ -59,7 +62,10 @@ fn enumerations(object: &Value, ty: &Struct, path: &str, causes: &mut Vec<Cause>
         let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match (&*field.ty, value) {
             (Type::String, Value::String(text))
-                if !field.allowed.is_empty() && !text.is_empty() && !field.allowed.contains(text) =>
+                if !field.allowed.is_empty()
+                    && !text.is_empty()
+                    && !field.allowed.contains(text)
+                    && !causes.iter().any(|c| c.field == below) =>
             {
                 causes.push(Cause::unsupported(below, value, &field.allowed));
             }
