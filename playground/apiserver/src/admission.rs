@@ -40,6 +40,30 @@ pub fn complete(call: &Call<'_>, object: &mut Value) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Completes a changed object before it is validated.
+pub fn complete_change(call: &Call<'_>, object: &mut Value) {
+    if call.target.resource.is("", "pods")
+        && call.target.subresource.is_empty()
+        && let Value::Object(spec) = &mut object["spec"]
+    {
+        crate::strategy::tolerate(spec);
+    }
+}
+
+/// Refuses to resize a pod on a node that is not there.
+fn check_node(call: &Call<'_>, pod: &Value, old: Option<&Value>) -> Result<(), Refusal> {
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    let changed = old.is_some_and(|old| old["spec"] != pod["spec"]);
+    if call.target.subresource == "resize"
+        && changed
+        && !node.is_empty()
+        && call.app.store().get("nodes", node).is_none()
+    {
+        return Err(Refusal::forbidden(call.about(), &format!("node {node:?} not found")));
+    }
+    Ok(())
+}
+
 /// Judges a write that is valid. Warnings for the client are added to `warnings`.
 pub fn judge(
     call: &Call<'_>,
@@ -56,6 +80,9 @@ pub fn judge(
     if is_whole && resource.group.is_empty() && (old.is_none() || resource.plural == "persistentvolumeclaims")
     {
         limits::check(call.app, &call.target.namespace, &resource.plural, object)?;
+    }
+    if resource.is("", "pods") {
+        check_node(call, object, old)?;
     }
     warnings.extend(pod_security::check(call, object, old)?);
     warnings.extend(check(call, operation, Some(object), old)?);

@@ -52,38 +52,82 @@ impl Column {
     }
 }
 
-/// Headings by resource; `*` marks those of `-o wide`, `#` integers.
+/// What marks headings: columns of `-o wide`, whole numbers, dates, truth values.
+const MARKS: [char; 4] = ['*', '#', '@', '?'];
+
+/// Headings by resource, with their marks.
 fn headings(group: &str, plural: &str) -> &'static [&'static str] {
     match (group, plural) {
         ("", "pods") => {
             &["Ready", "Status", "Restarts", "Age", "*IP", "*Node", "*Nominated Node", "*Readiness Gates"]
         }
         ("", "configmaps") => &["Data", "Age"],
-        ("", "secrets") => &["Type", "#Data", "Age"],
+        ("", "secrets") => &["Type", "Data", "Age"],
         ("", "services") => &["Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "*Selector"],
         ("", "namespaces") => &["Status", "Age"],
         ("", "nodes") => &["Status", "Roles", "Age", "Version", "*Internal-IP", "*OS-Image"],
         ("", "serviceaccounts") => &["Age"],
         ("", "endpoints") => &["Endpoints", "Age"],
-        ("", "persistentvolumeclaims") => {
-            &["Status", "Volume", "Capacity", "Access Modes", "StorageClass", "Age"]
-        }
+        ("", "persistentvolumeclaims") => &[
+            "Status",
+            "Volume",
+            "Capacity",
+            "Access Modes",
+            "StorageClass",
+            "VolumeAttributesClass",
+            "Age",
+            "*VolumeMode",
+        ],
         ("", "persistentvolumes") => {
             &["Capacity", "Access Modes", "Reclaim Policy", "Status", "Claim", "StorageClass", "Age"]
         }
-        ("" | "events.k8s.io", "events") => &["Last Seen", "Type", "Reason", "Object", "Message"],
+        ("" | "events.k8s.io", "events") => &[
+            "Last Seen",
+            "Type",
+            "Reason",
+            "Object",
+            "*Subobject",
+            "*Source",
+            "Message",
+            "*First Seen",
+            "*Count",
+            "*Name",
+        ],
+        ("", "resourcequotas") => &["Request", "Limit", "Age"],
+        ("", "limitranges") => &["@Created At"],
         ("apps", "deployments") => {
-            &["Ready", "#Up-to-date", "#Available", "Age", "*Containers", "*Images", "*Selector"]
+            &["Ready", "Up-to-date", "Available", "Age", "*Containers", "*Images", "*Selector"]
         }
         ("apps", "replicasets") => {
             &["#Desired", "#Current", "#Ready", "Age", "*Containers", "*Images", "*Selector"]
         }
         ("apps", "statefulsets") => &["Ready", "Age", "*Containers", "*Images"],
-        ("apps", "daemonsets") => {
-            &["#Desired", "#Current", "#Ready", "#Up-to-date", "#Available", "Node Selector", "Age"]
+        ("apps", "daemonsets") => &[
+            "#Desired",
+            "#Current",
+            "#Ready",
+            "#Up-to-date",
+            "#Available",
+            "Node Selector",
+            "Age",
+            "*Containers",
+            "*Images",
+            "*Selector",
+        ],
+        ("batch", "jobs") => {
+            &["Status", "Completions", "Duration", "Age", "*Containers", "*Images", "*Selector"]
         }
-        ("batch", "jobs") => &["Status", "Completions", "Duration", "Age", "*Containers", "*Images"],
-        ("batch", "cronjobs") => &["Schedule", "Suspend", "#Active", "Last Schedule", "Age"],
+        ("batch", "cronjobs") => &[
+            "Schedule",
+            "Timezone",
+            "?Suspend",
+            "#Active",
+            "Last Schedule",
+            "Age",
+            "*Containers",
+            "*Images",
+            "*Selector",
+        ],
         ("networking.k8s.io", "ingresses") => &["Class", "Hosts", "Address", "Ports", "Age"],
         ("networking.k8s.io", "networkpolicies") => &["Pod-Selector", "Age"],
         ("networking.k8s.io", "ingressclasses") => &["Controller", "Parameters", "Age"],
@@ -93,13 +137,15 @@ fn headings(group: &str, plural: &str) -> &'static [&'static str] {
             &["Min Available", "Max Unavailable", "#Allowed Disruptions", "Age"]
         }
         ("autoscaling", "horizontalpodautoscalers") => {
-            &["Reference", "Targets", "MinPods", "MaxPods", "#Replicas", "Age"]
+            &["Reference", "Targets", "MinPods", "MaxPods", "Replicas", "Age"]
         }
-        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => &["Created At"],
-        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => &["Role", "Age"],
+        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => &["@Created At"],
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            &["Role", "Age", "*Users", "*Groups", "*ServiceAccounts"]
+        }
         ("storage.k8s.io", "storageclasses") => &["Provisioner", "ReclaimPolicy", "VolumeBindingMode", "Age"],
         ("scheduling.k8s.io", "priorityclasses") => &["#Value", "Global-Default", "Age"],
-        ("apiextensions.k8s.io", "customresourcedefinitions") => &["Created At"],
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &["@Created At"],
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
             &["#Validations", "ParamKind", "Age"]
         }
@@ -114,13 +160,19 @@ fn headings(group: &str, plural: &str) -> &'static [&'static str] {
 pub fn of(group: &str, plural: &str) -> Vec<Column> {
     let mut out = if plural == "events" { Vec::new() } else { vec![Column::name()] };
     for heading in headings(group, plural) {
-        let name = heading.trim_start_matches(['*', '#']);
+        let name = heading.trim_start_matches(MARKS);
         let mut column = if name == "Age" { Column::age() } else { Column::text(name) };
         if heading.starts_with('*') {
             column.priority = 1;
         }
-        if heading.starts_with('#') {
-            column.kind = "integer".into();
+        column.kind = match heading.chars().next() {
+            Some('#') => "integer".into(),
+            Some('@') => "date".into(),
+            Some('?') => "boolean".into(),
+            _ => column.kind,
+        };
+        if (plural, name) == ("events", "Name") {
+            column = Column { priority: 1, ..Column::name() };
         }
         if (group, plural, name) == ("", "configmaps", "Data") {
             column.description = DATA.into();
@@ -135,7 +187,7 @@ pub fn cells(group: &str, plural: &str, object: &Value, now: jiff::Timestamp) ->
     let view = View { object, now };
     let mut out = if plural == "events" { Vec::new() } else { vec![object["metadata"]["name"].clone()] };
     for heading in headings(group, plural) {
-        out.push(view.cell(group, plural, heading.trim_start_matches(['*', '#'])));
+        out.push(view.cell(group, plural, heading.trim_start_matches(MARKS)));
     }
     out
 }
@@ -143,6 +195,45 @@ pub fn cells(group: &str, plural: &str, object: &Value, now: jiff::Timestamp) ->
 struct View<'a> {
     object: &'a Value,
     now: jiff::Timestamp,
+}
+
+/// How far a pod has come.
+struct Progress {
+    reason: String,
+    ready: usize,
+    restarts: i64,
+    last_restart: Option<String>,
+}
+
+impl Progress {
+    fn count_restarts(&mut self, status: &Value) {
+        self.restarts += status["restartCount"].as_i64().unwrap_or(0);
+        let last = status["lastState"]["terminated"]["finishedAt"].as_str().map(str::to_owned);
+        self.last_restart = self.last_restart.take().max(last);
+    }
+}
+
+/// Why a container ended.
+fn ending(ended: &Value) -> String {
+    let number = |key: &str| ended[key].as_i64().unwrap_or(0);
+    match text(&ended["reason"]) {
+        unset if unset.is_empty() && number("signal") != 0 => format!("Signal:{}", number("signal")),
+        unset if unset.is_empty() => format!("ExitCode:{}", number("exitCode")),
+        reason => reason,
+    }
+}
+
+/// What a row says of its object besides its cells.
+pub fn conditions(group: &str, plural: &str, object: &Value) -> Option<Value> {
+    if (group, plural) != ("", "pods") {
+        return None;
+    }
+    let (reason, message) = match object["status"]["phase"].as_str() {
+        Some("Succeeded") => ("Succeeded", "The pod has completed successfully."),
+        Some("Failed") => ("Failed", "The pod failed."),
+        _ => return None,
+    };
+    Some(json!([{"type": "Completed", "status": "True", "reason": reason, "message": message}]))
 }
 
 const NONE: &str = "<none>";
@@ -191,7 +282,9 @@ impl View<'_> {
             "Created At" => return self.at("/metadata/creationTimestamp").clone(),
             "Containers" => return self.containers("name"),
             "Images" => return self.containers("image"),
-            "Selector" if group == "apps" => return or_none(labels(self.at("/spec/selector/matchLabels"))),
+            "Selector" if matches!(group, "apps" | "batch") => {
+                return or_none(labels(self.at("/spec/selector/matchLabels")));
+            }
             _ => {}
         }
         match (group, plural) {
@@ -206,60 +299,132 @@ impl View<'_> {
     }
 
     fn containers(&self, key: &str) -> Value {
-        let names = list(self.at("/spec/template/spec/containers")).map(|c| text(&c[key]));
+        let template = match self.at("/spec/jobTemplate") {
+            Value::Null => "/spec/template/spec/containers",
+            _ => "/spec/jobTemplate/spec/template/spec/containers",
+        };
+        let names = list(self.at(template)).map(|c| text(&c[key]));
         names.collect::<Vec<_>>().join(",").into()
     }
 
     fn pod(&self, name: &str) -> Value {
-        let statuses = || list(self.at("/status/containerStatuses"));
         match name {
             "Ready" => {
-                let ready = statuses().filter(|s| s["ready"] == true).count();
-                format!("{ready}/{}", list(self.at("/spec/containers")).count()).into()
+                let sidecars =
+                    list(self.at("/spec/initContainers")).filter(|c| c["restartPolicy"] == "Always");
+                let all = list(self.at("/spec/containers")).count() + sidecars.count();
+                format!("{}/{all}", self.progress().ready).into()
             }
-            "Status" => self.pod_status().into(),
+            "Status" => self.progress().reason.into(),
             "Restarts" => {
-                let all: i64 = statuses().filter_map(|s| s["restartCount"].as_i64()).sum();
-                let last =
-                    statuses().filter_map(|s| s["lastState"]["terminated"]["finishedAt"].as_str()).max();
-                match last {
-                    Some(at) if all > 0 => format!("{all} ({} ago)", time::age(at, self.now)).into(),
-                    _ => all.to_string().into(),
+                let Progress { restarts, last_restart, .. } = self.progress();
+                match last_restart {
+                    Some(at) if restarts > 0 => {
+                        format!("{restarts} ({} ago)", time::age(&at, self.now)).into()
+                    }
+                    _ => restarts.to_string().into(),
                 }
             }
             "IP" => or_none(text(self.at("/status/podIP"))),
             "Node" => or_none(text(self.at("/spec/nodeName"))),
-            _ => NONE.into(),
+            "Nominated Node" => or_none(text(self.at("/status/nominatedNodeName"))),
+            _ => {
+                let gates: Vec<&Value> = list(self.at("/spec/readinessGates")).collect();
+                let open =
+                    gates.iter().filter(|g| self.pod_has(g["conditionType"].as_str().unwrap_or_default()));
+                if gates.is_empty() {
+                    NONE.into()
+                } else {
+                    format!("{}/{}", open.count(), gates.len()).into()
+                }
+            }
         }
     }
 
-    fn pod_status(&self) -> String {
+    fn pod_has(&self, condition: &str) -> bool {
+        list(self.at("/status/conditions")).any(|c| c["type"] == condition && c["status"] == "True")
+    }
+
+    /// How far a pod has come, as `printPod` of a real server sums it up.
+    fn progress(&self) -> Progress {
         let mut reason = text(self.at("/status/reason"));
         if reason.is_empty() {
             reason = text(self.at("/status/phase"));
         }
-        for status in list(self.at("/status/initContainerStatuses")) {
+        if list(self.at("/status/conditions"))
+            .any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated")
+        {
+            reason = "SchedulingGated".into();
+        }
+        let mut out = Progress { reason, ready: 0, restarts: 0, last_restart: None };
+        let initializing = self.initialization(&mut out);
+        if !initializing || self.pod_has("Initialized") {
+            self.running(&mut out);
+        }
+        let terminal = matches!(self.at("/status/phase").as_str(), Some("Succeeded" | "Failed"));
+        if self.at("/metadata/deletionTimestamp").is_string() {
+            if self.at("/status/reason") == "NodeLost" {
+                out.reason = "Unknown".into();
+            } else if !terminal {
+                out.reason = "Terminating".into();
+            }
+        }
+        out
+    }
+
+    /// Whether init containers are still at work, and what they say.
+    fn initialization(&self, out: &mut Progress) -> bool {
+        let declared: Vec<&Value> = list(self.at("/spec/initContainers")).collect();
+        let mut sidecars = Progress { reason: String::new(), ready: 0, restarts: 0, last_restart: None };
+        for (index, status) in list(self.at("/status/initContainerStatuses")).enumerate() {
+            let is_sidecar =
+                declared.iter().any(|c| c["name"] == status["name"] && c["restartPolicy"] == "Always");
+            out.count_restarts(status);
+            if is_sidecar {
+                sidecars.count_restarts(status);
+            }
+            let ended = &status["state"]["terminated"];
+            if ended.is_object() && ended["exitCode"].as_i64().unwrap_or(0) == 0 {
+                continue;
+            }
+            if is_sidecar && status["started"] == true {
+                out.ready += usize::from(status["ready"] == true);
+                continue;
+            }
             let waiting = text(&status["state"]["waiting"]["reason"]);
-            if !waiting.is_empty() && waiting != "PodInitializing" {
-                reason = format!("Init:{waiting}");
-            }
+            out.reason = if ended.is_object() {
+                format!("Init:{}", ending(ended))
+            } else if !waiting.is_empty() && waiting != "PodInitializing" {
+                format!("Init:{waiting}")
+            } else {
+                format!("Init:{index}/{}", declared.len())
+            };
+            return true;
         }
-        for status in list(self.at("/status/containerStatuses")) {
-            let state = &status["state"];
-            let waiting = text(&state["waiting"]["reason"]);
-            let ended = text(&state["terminated"]["reason"]);
+        // Once they are through, only those count that go on running.
+        (out.restarts, out.last_restart) = (sidecars.restarts, sidecars.last_restart);
+        false
+    }
+
+    fn running(&self, out: &mut Progress) {
+        let statuses: Vec<&Value> = list(self.at("/status/containerStatuses")).collect();
+        let mut any_running = false;
+        for status in statuses.into_iter().rev() {
+            out.count_restarts(status);
+            let (waiting, ended) =
+                (text(&status["state"]["waiting"]["reason"]), &status["state"]["terminated"]);
             if !waiting.is_empty() {
-                reason = waiting;
-            } else if !ended.is_empty() {
-                reason = ended;
-            } else if state["terminated"].is_object() {
-                reason = match state["terminated"]["signal"].as_i64() {
-                    Some(signal) if signal != 0 => format!("Signal:{signal}"),
-                    _ => format!("ExitCode:{}", state["terminated"]["exitCode"].as_i64().unwrap_or(0)),
-                };
+                out.reason = waiting;
+            } else if ended.is_object() {
+                out.reason = ending(ended);
+            } else if status["ready"] == true && status["state"]["running"].is_object() {
+                any_running = true;
+                out.ready += 1;
             }
         }
-        if self.at("/metadata/deletionTimestamp").is_string() { "Terminating".into() } else { reason }
+        if out.reason == "Completed" && any_running {
+            out.reason = if self.pod_has("Ready") { "Running".into() } else { "NotReady".into() };
+        }
     }
 
     fn service(&self, name: &str) -> Value {
@@ -341,6 +506,7 @@ impl View<'_> {
                 let wanted = self.at("/spec/completions").as_i64().unwrap_or(1);
                 format!("{}/{wanted}", self.number("/status/succeeded")).into()
             }
+            ("cronjobs", "Timezone") => or_none(text(self.at("/spec/timeZone"))),
             ("jobs", "Duration") => {
                 let start = self.at("/status/startTime");
                 let end =
@@ -361,7 +527,8 @@ impl View<'_> {
             )
             .into(),
             (_, "MinPods") => or_none(text(self.at("/spec/minReplicas"))),
-            (_, "MaxPods") => text(self.at("/spec/maxReplicas")).into(),
+            (_, "MaxPods") => self.number("/spec/maxReplicas"),
+            (_, "Targets") => self.targets().into(),
             (_, "Replicas") => self.number("/status/currentReplicas"),
             _ => "<unknown>".into(),
         }
@@ -373,11 +540,26 @@ impl View<'_> {
             "Last Seen" => {
                 let at =
                     ["/series/lastObservedTime", "/lastTimestamp", "/deprecatedLastTimestamp", "/eventTime"];
-                let at = first(&at).or_else(|| first(&["/metadata/creationTimestamp"]));
+                let at = first(&at);
                 at.map_or_else(|| "<unknown>".into(), |at| time::age(&at, self.now)).into()
             }
             "Type" => text(self.at("/type")).into(),
             "Reason" => text(self.at("/reason")).into(),
+            "Subobject" => text(self.at("/involvedObject/fieldPath")).into(),
+            "Source" => {
+                let parts = [first(&["/source/component", "/reportingComponent"]), first(&["/source/host"])];
+                let parts: Vec<String> = parts.into_iter().flatten().filter(|p| !p.is_empty()).collect();
+                parts.join(", ").into()
+            }
+            "First Seen" => {
+                let at = first(&["/firstTimestamp", "/deprecatedFirstTimestamp", "/eventTime"]);
+                at.map_or_else(|| "<unknown>".into(), |at| time::age(&at, self.now)).into()
+            }
+            "Count" => {
+                let count = first(&["/series/count", "/count", "/deprecatedCount"]);
+                count.and_then(|c| c.parse::<i64>().ok()).map_or(1, |c| c.max(1)).into()
+            }
+            "Name" => self.at("/metadata/name").clone(),
             "Object" => {
                 let kind =
                     first(&["/involvedObject/kind", "/regarding/kind"]).unwrap_or_default().to_lowercase();
@@ -423,6 +605,20 @@ impl View<'_> {
     fn simple(&self, plural: &str, name: &str) -> Value {
         match (plural, name) {
             ("configmaps", _) => (size(self.at("/data")) + size(self.at("/binaryData"))).into(),
+            ("resourcequotas", "Request") => self.quota(false).into(),
+            ("resourcequotas", _) => self.quota(true).into(),
+            ("persistentvolumeclaims", "Access Modes") if self.at("/spec/volumeName").is_null() => "".into(),
+            (_, "VolumeAttributesClass") => match text(self.at("/spec/volumeAttributesClassName")) {
+                unset if unset.is_empty() => "<unset>".into(),
+                name => name.into(),
+            },
+            (_, "VolumeMode") => match text(self.at("/spec/volumeMode")) {
+                unset if unset.is_empty() => "<unset>".into(),
+                mode => mode.into(),
+            },
+            (_, "Users") => self.subjects("User").into(),
+            (_, "Groups") => self.subjects("Group").into(),
+            (_, "ServiceAccounts") => self.subjects("ServiceAccount").into(),
             ("secrets", "Type") => text(self.at("/type")).into(),
             ("secrets", _) => size(self.at("/data")).into(),
             ("namespaces", _) => text(self.at("/status/phase")).into(),
@@ -473,6 +669,75 @@ impl View<'_> {
             ("validatingadmissionpolicybindings", "PolicyName") => text(self.at("/spec/policyName")).into(),
             (_, "ParamKind" | "ParamRef") => "<unset>".into(),
             _ => NONE.into(),
+        }
+    }
+
+    fn subjects(&self, kind: &str) -> String {
+        let those = list(self.at("/subjects")).filter(|s| s["kind"] == kind);
+        let names = those.map(|s| match s["namespace"].as_str() {
+            Some(namespace) if kind == "ServiceAccount" => format!("{namespace}/{}", text(&s["name"])),
+            _ => text(&s["name"]),
+        });
+        names.collect::<Vec<_>>().join(", ").replace(", ", ",")
+    }
+
+    /// What a quota counts, `used/hard`: limits or all the rest.
+    fn quota(&self, limits: bool) -> String {
+        let hard = self.at("/status/hard").as_object().into_iter().flatten();
+        let mut parts: Vec<String> = hard
+            .filter(|(name, _)| name.starts_with("limits.") == limits)
+            .map(|(name, most)| {
+                let used = self.at("/status/used").get(name).map_or("0".into(), text);
+                format!("{name}: {used}/{}", text(most))
+            })
+            .collect();
+        parts.sort();
+        parts.join(", ")
+    }
+
+    /// What an autoscaler aims at, `current/target` for each metric.
+    fn targets(&self) -> String {
+        let current = |index: usize, pointer: &str| {
+            let metric = list(self.at("/status/currentMetrics")).nth(index);
+            metric.and_then(|m| m.pointer(pointer)).filter(|v| !v.is_null()).map(text)
+        };
+        let unknown = || "<unknown>".to_owned();
+        let mut parts = Vec::new();
+        for (index, metric) in list(self.at("/spec/metrics")).enumerate() {
+            let kind = text(&metric["type"]);
+            let key = match kind.as_str() {
+                "ContainerResource" => "containerResource",
+                "Resource" => "resource",
+                "Pods" => "pods",
+                "Object" => "object",
+                _ => "external",
+            };
+            let target = &metric[key]["target"];
+            let named = if key.to_lowercase().ends_with("resource") {
+                format!("{}: ", text(&metric[key]["name"]))
+            } else {
+                String::new()
+            };
+            let now = |of: &str| current(index, &format!("/{key}/current/{of}"));
+            parts.push(match (&target["averageUtilization"], &target["averageValue"]) {
+                (Value::Number(wanted), _) => {
+                    let now = now("averageUtilization").map_or_else(unknown, |v| format!("{v}%"));
+                    format!("{named}{now}/{wanted}%")
+                }
+                (_, Value::String(wanted)) => {
+                    let average = if named.is_empty() && key != "pods" { " (avg)" } else { "" };
+                    format!("{named}{}/{wanted}{average}", now("averageValue").unwrap_or_else(unknown))
+                }
+                _ => format!("{named}{}/{}", now("value").unwrap_or_else(unknown), text(&target["value"])),
+            });
+        }
+        // What else there is is only counted.
+        let more = parts.len().saturating_sub(2);
+        parts.truncate(2);
+        match (parts.is_empty(), more) {
+            (true, _) => "<none>".into(),
+            (_, 0) => parts.join(", "),
+            (_, more) => format!("{} + {more} more...", parts.join(", ")),
         }
     }
 

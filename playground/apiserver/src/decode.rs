@@ -247,10 +247,12 @@ impl Decoder<'_> {
 
     fn object(&mut self, mut entries: Map<String, Value>, ty: &Struct) -> Result<Value, Error> {
         let mut out = Map::new();
-        if self.path.is_empty() || ty.name.is_empty() {
+        // A whole object inside of another, as in the claim templates of a StatefulSet, says what it is.
+        let is_kind = ty.fields.contains_key("metadata") && ty.fields.contains_key("status");
+        if self.path.is_empty() || ty.name.is_empty() || is_kind {
             for key in ["apiVersion", "kind"] {
                 if !ty.fields.contains_key(key)
-                    && (self.path.is_empty() || ty.preserve_unknown)
+                    && (self.path.is_empty() || ty.preserve_unknown || is_kind)
                     && let Some(value) = entries.shift_remove(key)
                 {
                     out.insert(key.into(), value);

@@ -111,6 +111,15 @@ fn rule(name: &str, f: &mut Fields) {
         }
         "core.v1.PersistentVolumeStatus" => set(f, "phase", "Pending"),
         "core.v1.ReplicationControllerSpec" => set(f, "replicas", 1),
+        "core.v1.LoadBalancerIngress" if !text(f, "ip").is_empty() => set(f, "ipMode", "VIP"),
+        // One address is a list of one, as Go's conversion has it.
+        "core.v1.PodStatus" => {
+            let ip = text(f, "podIP").to_owned();
+            let first = f.get("podIPs").and_then(|l| l[0]["ip"].as_str()).unwrap_or_default();
+            if !ip.is_empty() && first != ip {
+                f.insert("podIPs".into(), json!([{"ip": ip}]));
+            }
+        }
         "core.v1.LimitRangeItem" if text(f, "type") == "Container" => limit(f),
         "core.v1.EndpointPort" => set(f, "protocol", "TCP"),
         "discovery.v1.EndpointPort" => {
@@ -120,6 +129,15 @@ fn rule(name: &str, f: &mut Fields) {
         "apps.v1.DeploymentSpec" => deployment(f),
         "apps.v1.ReplicaSetSpec" => set(f, "replicas", 1),
         "apps.v1.StatefulSetSpec" => stateful_set(f),
+        "apps.v1.DaemonSet" => {
+            if let Some(metadata) = object(f, "metadata") {
+                let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+                let key = crate::strategy::TEMPLATE_GENERATION;
+                if annotations.is_object() && annotations.get(key).is_none() {
+                    annotations[key] = "0".into();
+                }
+            }
+        }
         "apps.v1.DaemonSetSpec" => {
             set(f, "revisionHistoryLimit", 10);
             if let Some(strategy) = object(f, "updateStrategy") {
@@ -270,6 +288,9 @@ fn service(f: &mut Fields) {
     set(f, "sessionAffinity", "None");
     set(f, "type", "ClusterIP");
     let kind = text(f, "type").to_owned();
+    if text(f, "sessionAffinity") == "None" {
+        f.shift_remove("sessionAffinityConfig");
+    }
     if text(f, "sessionAffinity") == "ClientIP" && f.get("sessionAffinityConfig").is_none() {
         f.insert("sessionAffinityConfig".into(), json!({"clientIP": {"timeoutSeconds": 10800}}));
     }
@@ -326,6 +347,12 @@ fn deployment(f: &mut Fields) {
 }
 
 fn stateful_set(f: &mut Fields) {
+    for claim in f.get_mut("volumeClaimTemplates").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Value::Object(claim) = claim {
+            set(claim, "apiVersion", "v1");
+            set(claim, "kind", "PersistentVolumeClaim");
+        }
+    }
     set(f, "podManagementPolicy", "OrderedReady");
     set(f, "replicas", 1);
     set(f, "revisionHistoryLimit", 10);

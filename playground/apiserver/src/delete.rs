@@ -48,6 +48,22 @@ impl Options {
             if let Some(policy) = sent["propagationPolicy"].as_str() {
                 out.propagation = policy.to_owned();
             }
+            let kind = text(&sent["kind"]);
+            if !kind.is_empty() && kind != "DeleteOptions" {
+                let version = text(&sent["apiVersion"]);
+                return Err(Refusal::bad_request(format!(
+                    "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
+                )));
+            }
+            if sent["dryRun"].as_array().into_iter().flatten().any(|d| d != "All") {
+                let cause = status::Cause::unsupported("dryRun", &sent["dryRun"], &["All".into()]);
+                return Err(Refusal::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+            }
+            if !sent["orphanDependents"].is_null() && !sent["propagationPolicy"].is_null() {
+                let detail = "orphanDependents and deletionPropagation cannot be both set";
+                let cause = status::Cause::invalid("propagationPolicy", &sent["propagationPolicy"], detail);
+                return Err(Refusal::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+            }
             if sent["orphanDependents"] == true {
                 out.propagation = "Orphan".into();
             }
@@ -236,5 +252,9 @@ fn grace(resource: &Resource, object: &Value, options: &Options) -> i64 {
     }
     let own = object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
     let already = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
-    options.grace.or(already).unwrap_or(own).max(0)
+    // A negative period means one second.
+    match options.grace.or(already).unwrap_or(own) {
+        negative if negative < 0 => 1,
+        seconds => seconds,
+    }
 }

@@ -9,7 +9,7 @@ use crate::request::{self, Request, Target};
 use crate::respond::{self, Body, Format, Shape};
 use crate::status::{About, Refusal};
 use crate::write::Call;
-use crate::{discovery, faults, logs, metrics_api, openapi, read, review, sub, time, watch};
+use crate::{discovery, faults, logs, metrics_api, openapi, read, review, sub, table, time, watch};
 use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -121,8 +121,17 @@ async fn resource(
     }
     let format = respond::negotiate(request.header("accept")).or_else(|refusal| {
         let stream = target.subresource == "log";
-        if stream { Ok(Format { shape: Shape::Whole, yaml: false }) } else { Err(refusal) }
-    })?;
+        if stream { Ok(Format::new(Shape::Whole, false)) } else { Err(refusal) }
+    });
+    let mut format = match format {
+        Err(refusal) if refusal.code == 406 && matches!(verb, "list" | "watch") => {
+            return Err(Refusal::no_representation());
+        }
+        other => other?,
+    };
+    if format.shape == Shape::Table {
+        format.include = table::Include::read(request.query.get("includeObject"))?;
+    }
     if resource.group == metrics_api::GROUP
         && resource.custom.is_none()
         && let Some(source) = &app.config.pod_metrics
@@ -137,7 +146,7 @@ async fn resource(
     let mut response = match done {
         Ok(Outcome::Answer(response)) => response,
         Ok(Outcome::Value(code, value)) => {
-            let shaped = respond::shaped(&value, &resource, format.shape, time::now());
+            let shaped = respond::shaped(&value, &resource, format, time::now());
             respond::value(code, &shaped, format.yaml)
         }
         // What a client is warned of it is told even when the request is refused.
@@ -162,13 +171,14 @@ async fn perform(call: &mut Call<'_>, verb: &str, format: Format) -> Result<Outc
     let resource = &target.resource;
     let (code, value) = match (target.subresource.as_str(), verb) {
         ("", "list") => return read::list(app, target, request, format).map(Outcome::Answer),
-        ("" | "status", "get") => return read::get(app, target, format).map(Outcome::Answer),
+        ("" | "status", "get") => return read::get(app, target, request, format).map(Outcome::Answer),
         ("", "create") if review::is_review(&resource.group, &resource.plural) => {
             (201, review::answer(call)?)
         }
         ("", "create") if resource.is("", "bindings") => (201, sub::bind(call)?),
         ("", "create") => (201, call.create()?.object),
-        ("" | "status" | "finalize", "update") | ("" | "status", "patch") => {
+        ("" | "status" | "finalize" | "ephemeralcontainers" | "resize", "update")
+        | ("" | "status" | "ephemeralcontainers" | "resize", "patch") => {
             let written = if verb == "update" { call.update()? } else { call.patch()? };
             (if written.created { 201 } else { 200 }, written.object)
         }
@@ -184,7 +194,7 @@ async fn perform(call: &mut Call<'_>, verb: &str, format: Format) -> Result<Outc
         ("token", "create") => (201, sub::token(call)?),
         ("log", "get") => return logs::answer(call).await.map(Outcome::Answer),
         ("ephemeralcontainers" | "resize" | "approval", "get") => {
-            return read::get(app, target, format).map(Outcome::Answer);
+            return read::get(app, target, request, format).map(Outcome::Answer);
         }
         _ => return Err(Refusal::method_not_allowed()),
     };

@@ -380,7 +380,8 @@ impl<'a> Call<'a> {
             let causes = vec![cause.clone(), cause];
             return Err(Refusal::invalid(&resource.group, &resource.kind, &self.target.name, causes));
         }
-        strategy::before_update(resource, &self.target.subresource, &mut new, old);
+        admission::complete_change(self, &mut new);
+        strategy::before_update(self.app, resource, &self.target.subresource, &mut new, old)?;
         let mut new = decode::canonical(new, &ty).map_err(|e| Refusal::bad_request(e.to_string()))?;
         strategy::generation(resource, &mut new, old);
         let causes = validate::update(resource, &self.target.subresource, &new, old);
@@ -583,6 +584,10 @@ impl<'a> Call<'a> {
             managed::Error::Untyped { .. } => Refusal::internal(error.to_string()),
             managed::Error::Conflict { message, causes } => Refusal::apply_conflict(message, causes),
         })?;
+        let mut new = new;
+        if self.manager() == "kubectl" {
+            remember_applied(&mut new, config);
+        }
         let mut unknown = Vec::new();
         let mut new = decode::decode(new, &resource.ty, &mut unknown).map_err(|error| {
             Refusal::internal(format!("failed to convert new object to proper version: {error}"))
@@ -595,6 +600,22 @@ impl<'a> Call<'a> {
         self.set_defaults(&mut new)?;
         Ok(new)
     }
+}
+
+/// What kubectl's client-side apply keeps, so that one can go back to it.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Keeps the configuration that kubectl applied in the annotation of its client-side apply, where there is one.
+fn remember_applied(object: &mut Value, config: &Value) {
+    let slot = &mut object["metadata"]["annotations"];
+    if slot[LAST_APPLIED].as_str().is_none_or(str::is_empty) {
+        return;
+    }
+    let mut plain = config.clone();
+    if let Some(Value::Object(annotations)) = plain.pointer_mut("/metadata/annotations") {
+        annotations.shift_remove(LAST_APPLIED);
+    }
+    slot[LAST_APPLIED] = format!("{}\n", body::sorted(&plain)).into();
 }
 
 /// Applies a patch that is not a server-side apply.

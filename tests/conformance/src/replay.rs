@@ -103,7 +103,9 @@ pub async fn replay(scenario: &Scenario, target: &Target) -> Result<Outcome, Err
 
 /// How the embedded server is started for scenarios of either kind.
 pub fn embedded(_controllers: bool) -> apiserver::Config {
-    apiserver::Config { anonymous_admin: false, ..apiserver::Config::default() }
+    // The addresses that tests/control-plane/run.sh gives to Services.
+    let service_range = (std::net::Ipv4Addr::new(10, 96, 0, 0), 16);
+    apiserver::Config { anonymous_admin: false, service_range, ..apiserver::Config::default() }
 }
 
 /// Makes the namespace of a scenario: under its own name, or when that is taken under another. The result is the name.

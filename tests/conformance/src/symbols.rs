@@ -86,7 +86,8 @@ impl Symbols {
         let is_list = kind.ends_with("List") || kind == "Table";
         for key in keys {
             let below = format!("{path}.{key}");
-            if key == "storageVersionHash" || (key == "message" && has_causes) {
+            let text_of_column = key == "description" && path.contains("columnDefinitions[");
+            if key == "storageVersionHash" || (key == "message" && has_causes) || text_of_column {
                 continue;
             }
             if key == "metadata" && is_list {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// Rules by kind.
 pub fn check(resource: &Resource, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "services") => service(object, causes),
+        ("", "services") => super::service::check(object, causes),
         ("", "secrets") => secret(object, causes),
         ("", "namespaces") => causes.extend(crate::admission::pod_security::label_causes(object)),
         ("", "configmaps") => config_map(object, causes),
@@ -42,51 +42,6 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn service(object: &Value, causes: &mut Vec<Cause>) {
-    let spec = &object["spec"];
-    let kind = spec["type"].as_str().unwrap_or_default();
-    let ports = spec["ports"].as_array().cloned().unwrap_or_default();
-    if ports.is_empty() && kind != "ExternalName" && spec["clusterIP"] != "None" {
-        causes.push(Cause::required("spec.ports", ""));
-    }
-    if kind == "ExternalName" && is_empty(&spec["externalName"]) {
-        causes.push(Cause::required("spec.externalName", ""));
-    }
-    let mut names: Vec<&str> = Vec::new();
-    let mut used: Vec<(&Value, &Value)> = Vec::new();
-    for (index, port) in ports.iter().enumerate() {
-        let at = format!("spec.ports[{index}]");
-        match port["name"].as_str() {
-            Some(name) if !name.is_empty() => {
-                let field = format!("{at}.name");
-                causes.extend(
-                    meta::dns_label(name).into_iter().map(|m| Cause::invalid(&field, &port["name"], m)),
-                );
-                if names.contains(&name) {
-                    causes.push(Cause::duplicate(field, &port["name"]));
-                }
-                names.push(name);
-            }
-            _ if ports.len() > 1 => causes.push(Cause::required(format!("{at}.name"), "")),
-            _ => {}
-        }
-        for key in ["port", "targetPort"] {
-            let number = port[key].as_i64();
-            if number.is_some_and(|n| !(1..=65535).contains(&n)) || (key == "port" && number.is_none()) {
-                let rule = "must be between 1 and 65535, inclusive";
-                causes.push(Cause::invalid(format!("{at}.{key}"), &port[key], rule));
-            }
-        }
-        let identity = (&port["protocol"], &port["port"]);
-        if used.contains(&identity) {
-            let shown = json!({"name": port["name"], "port": port["port"], "protocol": port["protocol"]});
-            causes.push(Cause::duplicate(at, &shown));
-        }
-        used.push(identity);
-    }
-    meta::labels(&spec["selector"], "spec.selector", causes);
-}
-
 fn secret(object: &Value, causes: &mut Vec<Cause>) {
     let required: &[&str] = match object["type"].as_str() {
         Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
@@ -105,15 +60,9 @@ fn secret(object: &Value, causes: &mut Vec<Cause>) {
 
 /// Rule for the keys of configuration.
 fn keys(data: &Value, path: &str, causes: &mut Vec<Cause>) {
-    let rule = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or \
-                'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
     for (key, _) in data.as_object().into_iter().flatten() {
-        let fits = !key.is_empty()
-            && key.len() <= 253
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        if !fits {
-            causes.push(Cause::invalid(format!("{path}[{key}]"), &json!(key), rule));
-        }
+        causes
+            .extend(meta::config_key(key).map(|m| Cause::invalid(format!("{path}[{key}]"), &json!(key), m)));
     }
 }
 
@@ -139,12 +88,22 @@ fn config_map(object: &Value, causes: &mut Vec<Cause>) {
 }
 
 fn claim(object: &Value, causes: &mut Vec<Cause>) {
-    let spec = &object["spec"];
+    claim_spec(&object["spec"], "spec", causes);
+}
+
+/// Rules for the spec of a claim, in itself or in the template of a StatefulSet.
+pub fn claim_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
     if is_empty(&spec["accessModes"]) {
-        causes.push(Cause::required("spec.accessModes", "at least 1 access mode is required"));
+        causes.push(Cause::required(format!("{path}.accessModes"), "at least 1 access mode is required"));
+    }
+    let modes = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    for mode in spec["accessModes"].as_array().into_iter().flatten() {
+        if !modes.iter().any(|m| mode == m) {
+            causes.push(Cause::unsupported(format!("{path}.accessModes"), mode, &modes.map(String::from)));
+        }
     }
     if is_empty(&spec["resources"]["requests"]["storage"]) {
-        causes.push(Cause::required("spec.resources[storage]", ""));
+        causes.push(Cause::required(format!("{path}.resources[storage]"), ""));
     }
 }
 

@@ -8,8 +8,10 @@ mod custom;
 mod golang;
 mod immutable;
 pub mod meta;
+mod pod;
 mod policy;
 mod ratchet;
+mod service;
 mod workload;
 
 use crate::schema::catalogue::Resource;
@@ -27,7 +29,15 @@ pub fn create(resource: &Resource, object: &Value) -> Vec<Cause> {
 /// Rules for a changed object.
 pub fn update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = meta::update(resource, new, old);
+    if resource.is("", "pods") && subresource == "ephemeralcontainers" {
+        pod::ephemeral_containers(&new["spec"], causes.as_mut());
+        immutable::ephemeral_containers(new, old, &mut causes);
+        return causes;
+    }
     if !subresource.is_empty() && resource.custom.is_none() {
+        if resource.is("", "services") && subresource == "status" {
+            service::status(new, &mut causes);
+        }
         return causes;
     }
     kind(resource, new, Some(old), &mut causes);
@@ -43,12 +53,13 @@ fn kind(resource: &Resource, object: &Value, old: Option<&Value>, causes: &mut V
         }
         return;
     }
-    workload::check(resource, object, causes);
+    workload::check(resource, object, old.is_none(), causes);
     core::check(resource, object, old, causes);
     policy::check(resource, object, causes);
     if let Some(ty) = resource.ty.as_struct() {
         enumerations(object, ty, "", causes);
     }
+    causes.retain(|cause| !cause.is_settled());
 }
 
 /// Strings that must be one of a few, wherever the schema says so. Statuses are not checked, nor are fields that kinds
