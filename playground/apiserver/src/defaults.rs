@@ -162,8 +162,17 @@ fn rule(name: &str, f: &mut Fields) {
             set(f, "successfulJobsHistoryLimit", 3);
             set(f, "failedJobsHistoryLimit", 1);
         }
-        "autoscaling.v1.HorizontalPodAutoscalerSpec" | "autoscaling.v2.HorizontalPodAutoscalerSpec" => {
+        "autoscaling.v1.HorizontalPodAutoscalerSpec" => set(f, "minReplicas", 1),
+        "autoscaling.v2.HorizontalPodAutoscalerSpec" => {
             set(f, "minReplicas", 1);
+            if f.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+                let target = json!({"type": "Utilization", "averageUtilization": 80});
+                let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+                f.insert("metrics".into(), json!([metric]));
+            }
+            if let Some(behavior) = object(f, "behavior") {
+                scaling(behavior);
+            }
         }
         "networking.v1.NetworkPolicySpec" if f.get("policyTypes").is_none() => {
             let egress = f.get("egress").and_then(Value::as_array).is_some_and(|e| !e.is_empty());
@@ -313,6 +322,26 @@ fn service(f: &mut Fields) {
     }
     if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
         set(f, "internalTrafficPolicy", "Cluster");
+    }
+}
+
+/// How fast an autoscaler scales, where it says something of it.
+fn scaling(f: &mut Fields) {
+    let policy = |kind: &str, value: i64| json!({"type": kind, "value": value, "periodSeconds": 15});
+    for (direction, window, policies) in [
+        ("scaleUp", Some(0), json!([policy("Pods", 4), policy("Percent", 100)])),
+        ("scaleDown", None, json!([policy("Percent", 100)])),
+    ] {
+        set(f, direction, json!({}));
+        if let Some(rules) = object(f, direction) {
+            if let Some(seconds) = window {
+                set(rules, "stabilizationWindowSeconds", seconds);
+            }
+            set(rules, "selectPolicy", "Max");
+            if rules.get("policies").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+                rules.insert("policies".into(), policies);
+            }
+        }
     }
 }
 

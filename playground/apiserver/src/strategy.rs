@@ -98,10 +98,14 @@ pub fn before_create(app: &App, resource: &Resource, object: &mut Value) -> Resu
         }
         ("", "persistentvolumeclaims") => {
             object["status"] = json!({"phase": "Pending"});
+            let source = object["spec"]["dataSource"].clone();
+            if !source.is_null() && object["spec"]["dataSourceRef"].is_null() {
+                object["spec"]["dataSourceRef"] = source;
+            }
             add_finalizer(object, "kubernetes.io/pvc-protection");
         }
         ("", "persistentvolumes") => {
-            object["status"] = json!({"phase": "Pending"});
+            object["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": app.now()});
             add_finalizer(object, "kubernetes.io/pv-protection");
         }
         ("", "pods") => pod(object),
@@ -183,14 +187,23 @@ fn job(object: &mut Value, uid: &str) {
     }
     let labels = json!({"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": name,
         "controller-uid": uid, "job-name": name});
-    for path in ["/metadata", "/spec/template/metadata"] {
-        let Some(Value::Object(meta)) = object.pointer_mut(path) else { continue };
+    let asked = object["spec"]["template"]["metadata"]["labels"].clone();
+    let has_labels = |labels: &Value| labels.as_object().is_some_and(|l| !l.is_empty());
+    // A Job without labels takes those of its pods.
+    let takes_over = !has_labels(&object["metadata"]["labels"]);
+    if let Some(Value::Object(meta)) = object.pointer_mut("/spec/template/metadata") {
         let existing = meta.entry("labels").or_insert_with(|| json!({}));
         for (key, value) in labels.as_object().into_iter().flatten() {
-            existing[key] = value.clone();
+            // A template's own label of that name is refused later.
+            if asked.get(key).is_none() {
+                existing[key] = value.clone();
+            }
         }
     }
-    object["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    if takes_over {
+        object["metadata"]["labels"] = object["spec"]["template"]["metadata"]["labels"].clone();
+    }
+    object["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"] = uid.into();
 }
 
 /// Keeps what an update cannot change.
@@ -345,7 +358,12 @@ pub fn creates_on_update(resource: &Resource) -> bool {
 
 /// Whether a PUT may leave out the resourceVersion that it replaces.
 pub fn allows_unconditional_update(resource: &Resource) -> bool {
-    resource.custom.is_none()
+    let versioned = match resource.group.as_str() {
+        "coordination.k8s.io" | "admissionregistration.k8s.io" | "apiextensions.k8s.io" => true,
+        "policy" => resource.plural == "poddisruptionbudgets",
+        _ => false,
+    };
+    resource.custom.is_none() && !versioned
 }
 
 /// Counts `metadata.generation` up when what is wanted changed.
@@ -361,7 +379,9 @@ pub fn generation(resource: &Resource, new: &mut Value, old: &Value) {
     };
     let annotations = resource.is("apps", "deployments")
         && new["metadata"]["annotations"] != old["metadata"]["annotations"];
-    if annotations || wanted(new) != wanted(old) {
+    let labels =
+        resource.plural == "endpointslices" && new["metadata"]["labels"] != old["metadata"]["labels"];
+    if annotations || labels || wanted(new) != wanted(old) {
         let next = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         set_meta(new, "generation", next);
     }

@@ -271,14 +271,15 @@ impl<'a> Call<'a> {
         }
         strategy::fold_write_only(resource, &mut object);
         self.set_defaults(&mut object)?;
+        let empty = self.empty();
+        self.track(&empty, &mut object);
+        // A name that is made up here, and what follows from it, is nobody's.
         if name.is_empty()
             && let Some(prefix) = object["metadata"]["generateName"].as_str()
         {
             object["metadata"]["name"] = format!("{prefix}{}", self.app.suffix()).into();
             self.set_defaults(&mut object)?;
         }
-        let empty = self.empty();
-        self.track(&empty, &mut object);
         self.finish_create(object)
     }
 

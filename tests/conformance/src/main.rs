@@ -54,7 +54,7 @@ enum Command {
 #[derive(Args)]
 struct ServerOptions {
     /// Kubeconfig whose current context names the server.
-    #[arg(long, env = "KUBECONFIG", conflicts_with = "server")]
+    #[arg(long, conflicts_with = "server")]
     kubeconfig: Option<PathBuf>,
     /// Address of the server, as https://127.0.0.1:6443.
     #[arg(long)]

@@ -129,6 +129,7 @@ fn refer(value: &Value, saved: &BTreeMap<String, String>) -> Result<Value, Strin
 /// Patterns of what differs from run to run.
 struct Patterns {
     uuid: Regex,
+    inner_uuid: Regex,
     time: Regex,
     age: Regex,
 }
@@ -146,6 +147,9 @@ impl Names {
         let patterns = || -> Result<Patterns, regex::Error> {
             Ok(Patterns {
                 uuid: Regex::new("^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")?,
+                inner_uuid: Regex::new(
+                    "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
+                )?,
                 time: Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")?,
                 age: Regex::new(r"^(\d+[smhdy])+$")?,
             })
@@ -250,7 +254,16 @@ impl Names {
             }
             "continue" if !text.is_empty() => "<continue>".into(),
             "token" if !given && !text.is_empty() => "<token>".into(),
-            _ => self.inside(text),
+            _ => {
+                let found = self.patterns.iter().flat_map(|p| p.inner_uuid.find_iter(text));
+                let found: Vec<String> = found.map(|m| m.as_str().to_owned()).collect();
+                for uuid in found {
+                    if !self.sent.contains(&uuid) {
+                        self.symbol("uid", &uuid);
+                    }
+                }
+                self.inside(text)
+            }
         }
     }
 
@@ -304,6 +317,8 @@ mod tests {
         );
         let request = json!({"path": "/x/x-abcde?resourceVersion=417&limit=417"});
         assert_eq!(names.show(&request)["path"], "/x/<name-1>?resourceVersion=<rv-1>&limit=<rv-1>");
+        let other = "0b0b0b0b-0a0a-4a0a-8a0a-0a0a0a0a0a0a";
+        assert_eq!(names.answer(&json!({"message": format!("has {other}.")}))["message"], "has <uid-2>.");
         assert_eq!(
             names.answer(&json!({"message": format!("uid {uid}, port 417")}))["message"],
             "uid <uid-1>, port 417"

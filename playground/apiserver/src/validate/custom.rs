@@ -45,6 +45,13 @@ pub fn check(object: &Value, old: Option<&Value>, schema: &Value) -> Vec<Cause> 
     causes
 }
 
+/// Checks a value that is a default against the schema that it is the default of.
+pub fn value(value: &Value, schema: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    walk(value, schema, "", 0, &mut causes);
+    causes
+}
+
 /// Whether an error keeps the CEL rules from being looked at: they count on the shape of what they read.
 fn blocks_rules(cause: &Cause) -> bool {
     matches!(

@@ -23,6 +23,9 @@ pub fn check(resource: &Resource, new: &Value, old: &Value) -> Vec<Cause> {
         ("batch", "jobs") => {
             same("/spec/selector", "spec.selector", &mut causes);
             same("/spec/completionMode", "spec.completionMode", &mut causes);
+            if new["spec"]["completionMode"] != "Indexed" {
+                same("/spec/completions", "spec.completions", &mut causes);
+            }
             if new["spec"]["template"] != old["spec"]["template"] && old["spec"]["suspend"] != true {
                 let shown = crate::validate::golang::pod_template(&new["spec"]["template"]);
                 causes.push(Cause::invalid("spec.template", &shown, IMMUTABLE));

@@ -9,6 +9,9 @@ start and end with an alphanumeric character (e.g. 'example.com', regex used for
 '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
 with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is \
+'[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
 alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
 '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -53,6 +56,18 @@ pub fn dns_label(text: &str) -> Vec<String> {
     }
     if !is_label(text) {
         out.push(LABEL.into());
+    }
+    out
+}
+
+/// Complaints about a DNS label that starts with a letter.
+pub fn dns_1035_label(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if text.len() > 63 {
+        out.push("must be no more than 63 bytes".into());
+    }
+    if !is_label(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        out.push(LABEL_1035.into());
     }
     out
 }
@@ -151,11 +166,15 @@ pub fn labels(labels: &Value, path: &str, causes: &mut Vec<Cause>) {
 /// How the names of a resource must look.
 fn name_rule(resource: &Resource) -> fn(&str) -> Vec<String> {
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "namespaces") => dns_label,
+        ("", "namespaces") => namespace,
         ("", "services") => dns_label,
         ("rbac.authorization.k8s.io", _) => path_segment,
         _ => subdomain,
     }
+}
+
+fn namespace(text: &str) -> Vec<String> {
+    if text.contains('.') { vec!["must not contain dots".into()] } else { dns_label(text) }
 }
 
 fn path_segment(text: &str) -> Vec<String> {
@@ -187,7 +206,12 @@ pub fn object(resource: &Resource, object: &Value) -> Vec<Cause> {
         let complaints = name_rule(resource)(name);
         causes.extend(complaints.into_iter().map(|m| Cause::invalid("metadata.name", &json!(name), m)));
     }
-    labels(&meta["labels"], "metadata.labels", &mut causes);
+    // What a Job took over from its pods is looked at there.
+    let taken_over =
+        resource.is("batch", "jobs") && meta["labels"] == object["spec"]["template"]["metadata"]["labels"];
+    if !taken_over {
+        labels(&meta["labels"], "metadata.labels", &mut causes);
+    }
     let mut size = 0;
     for (key, value) in meta["annotations"].as_object().into_iter().flatten() {
         size += key.len() + value.as_str().map_or(0, str::len);
@@ -270,5 +294,6 @@ mod tests {
         assert_eq!(qualified("bad key!"), [QUALIFIED]);
         assert_eq!(qualified("a/b/c").len(), 1);
         assert!(label_value("").is_empty());
+        assert_eq!(dns_1035_label("1a"), [LABEL_1035]);
     }
 }

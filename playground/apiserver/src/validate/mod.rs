@@ -2,16 +2,21 @@
 //!
 //! Rules: Kubernetes `pkg/apis/*/validation`.
 
+mod batch;
 mod cel;
 mod core;
 mod custom;
+mod definition;
 mod golang;
 mod immutable;
 pub mod meta;
+mod networking;
 mod pod;
 mod policy;
 mod ratchet;
+mod scaling;
 mod service;
+mod storage;
 mod workload;
 
 use crate::schema::catalogue::Resource;
@@ -38,6 +43,9 @@ pub fn update(resource: &Resource, subresource: &str, new: &Value, old: &Value) 
         if resource.is("", "services") && subresource == "status" {
             service::status(new, &mut causes);
         }
+        if resource.is("batch", "jobs") && subresource == "status" {
+            batch::status(new, &mut causes);
+        }
         return causes;
     }
     kind(resource, new, Some(old), &mut causes);
@@ -56,6 +64,8 @@ fn kind(resource: &Resource, object: &Value, old: Option<&Value>, causes: &mut V
     workload::check(resource, object, old.is_none(), causes);
     core::check(resource, object, old, causes);
     policy::check(resource, object, causes);
+    networking::check(resource, object, causes);
+    storage::check(resource, object, causes);
     if let Some(ty) = resource.ty.as_struct() {
         enumerations(object, ty, "", causes);
     }

@@ -1,7 +1,7 @@
 //! Rules for pods and the kinds that make them.
 
-use super::meta;
 use super::pod::{self, not_negative, pod_spec};
+use super::{batch, meta};
 use crate::schema::catalogue::Resource;
 use crate::selector::Labels;
 use crate::status::Cause;
@@ -21,22 +21,10 @@ pub fn check(resource: &Resource, object: &Value, is_new: bool, causes: &mut Vec
         ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => {
             controller(resource, spec, causes)
         }
-        ("batch", "jobs") => job(spec, "spec", causes),
-        ("batch", "cronjobs") => {
-            let schedule = spec["schedule"].as_str().unwrap_or_default();
-            if schedule.is_empty() {
-                causes.push(Cause::required("spec.schedule", ""));
-            } else if !is_schedule(schedule) {
-                causes.push(Cause::invalid("spec.schedule", &spec["schedule"], "expected exactly 5 fields"));
-            }
-            job(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", causes);
-        }
+        ("batch", "jobs") => batch::job(object, is_new, causes),
+        ("batch", "cronjobs") => batch::cron_job(object, causes),
         _ => {}
     }
-}
-
-fn is_schedule(text: &str) -> bool {
-    text.starts_with('@') || text.split_whitespace().count() == 5
 }
 
 fn controller(resource: &Resource, spec: &Value, causes: &mut Vec<Cause>) {
@@ -149,7 +137,8 @@ fn strategy(spec: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn no_more_than_all(value: &Value, path: &str, causes: &mut Vec<Cause>) {
+/// A percentage that is not above 100.
+pub fn no_more_than_all(value: &Value, path: &str, causes: &mut Vec<Cause>) {
     let percent = value.as_str().and_then(|v| v.strip_suffix('%')).and_then(|v| v.parse::<i64>().ok());
     if percent.is_some_and(|p| p > 100) {
         causes.push(Cause::invalid(path, value, "must not be greater than 100%"));
@@ -191,7 +180,11 @@ fn stateful_set(spec: &Value, causes: &mut Vec<Cause>) {
         }
     }
     for (index, claim) in spec["volumeClaimTemplates"].as_array().into_iter().flatten().enumerate() {
-        super::core::claim_spec(&claim["spec"], &format!("spec.volumeClaimTemplates[{index}].spec"), causes);
+        super::storage::claim_spec(
+            &claim["spec"],
+            &format!("spec.volumeClaimTemplates[{index}].spec"),
+            causes,
+        );
     }
 }
 
@@ -225,7 +218,8 @@ fn daemon_set(spec: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn percent(value: &Value, path: &str, causes: &mut Vec<Cause>) {
+/// A number, or a percentage.
+pub fn percent(value: &Value, path: &str, causes: &mut Vec<Cause>) {
     match value {
         Value::Number(_) => not_negative(value, path, causes),
         Value::String(text) => {
@@ -237,20 +231,5 @@ fn percent(value: &Value, path: &str, causes: &mut Vec<Cause>) {
             }
         }
         _ => {}
-    }
-}
-
-fn job(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
-    for key in
-        ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
-    {
-        not_negative(&spec[key], &format!("{path}.{key}"), causes);
-    }
-    let template = &spec["template"]["spec"];
-    pod_spec(template, &format!("{path}.template.spec"), &[], causes);
-    let policy = &template["restartPolicy"];
-    if *policy == "Always" || *policy == "" {
-        let allowed = ["OnFailure", "Never"].map(String::from);
-        causes.push(Cause::unsupported(format!("{path}.template.spec.restartPolicy"), policy, &allowed));
     }
 }
