@@ -3,6 +3,7 @@
 //! Rules: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/ and
 //! https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
 
+mod accounts;
 mod limits;
 pub mod pod_security;
 mod priorities;
@@ -35,6 +36,9 @@ struct Verdict {
 pub fn complete(call: &Call<'_>, object: &mut Value) -> Result<(), Refusal> {
     if call.target.resource.is("", "pods") && call.target.subresource.is_empty() {
         limits::set_defaults(call.app, &call.target.namespace, object);
+        if call.app.config.service_accounts {
+            accounts::set(call.app, &call.target.namespace, object)?;
+        }
         priorities::set(call.app, object)?;
     }
     Ok(())

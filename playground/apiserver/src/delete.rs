@@ -178,7 +178,9 @@ fn attempt(call: &Call<'_>, options: &Options, live: &Object) -> Result<Option<D
     }
     let held_by_spec = is_namespace && old["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     let held = !finalizers.is_empty() || held_by_spec || grace > 0 || is_definition;
-    if !marked {
+    // What goes at once and was never to be given time is shown as it was.
+    let is_marked_now = held || resource.is("", "pods");
+    if is_marked_now && !marked {
         let deadline = crate::time::now()
             .checked_add(jiff::SignedDuration::from_secs(grace))
             .unwrap_or_else(|_| crate::time::now());
@@ -194,7 +196,7 @@ fn attempt(call: &Call<'_>, options: &Options, live: &Object) -> Result<Option<D
         if is_definition {
             crd::mark_terminating(call.app, &mut new);
         }
-    } else if grace < old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) {
+    } else if marked && grace < old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) {
         // A shorter grace period than the one that runs.
         new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     }

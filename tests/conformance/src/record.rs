@@ -191,6 +191,11 @@ impl Names {
                 {
                     self.symbol("name", name);
                 }
+                // The volume that a pod's token comes with.
+                let volume = value["name"].as_str().and_then(|n| n.strip_prefix("kube-api-access-"));
+                if let Some(suffix) = volume.filter(|_| value["projected"].is_object()) {
+                    self.symbol("name", suffix);
+                }
                 fields.values().for_each(|inner| self.identify(inner));
             }
             Value::Array(items) => items.iter().for_each(|inner| self.identify(inner)),

@@ -87,14 +87,15 @@ pub async fn replay(scenario: &Scenario, target: &Target) -> Result<Outcome, Err
             let server = apiserver::Server::start(config).await?;
             let token = Some(server.admin_token().to_owned());
             let client = Client::new(Access { url: server.url(), token, ..Access::default() })?;
-            let outcome = run(scenario, &client, false, &mut Traces::default()).await;
+            let stand_in = scenario.controllers;
+            let outcome = run(scenario, &client, false, stand_in, &mut Traces::default()).await;
             server.shutdown().await;
             outcome
         }
         Target::Server(access) => {
             let client = Client::new(access.clone())?;
             let mut traces = Traces::default();
-            let outcome = run(scenario, &client, true, &mut traces).await;
+            let outcome = run(scenario, &client, true, false, &mut traces).await;
             traces.remove(&client).await?;
             outcome
         }
@@ -102,10 +103,15 @@ pub async fn replay(scenario: &Scenario, target: &Target) -> Result<Outcome, Err
 }
 
 /// How the embedded server is started for scenarios of either kind.
-pub fn embedded(_controllers: bool) -> apiserver::Config {
+pub fn embedded(controllers: bool) -> apiserver::Config {
     // The addresses that tests/control-plane/run.sh gives to Services.
     let service_range = (std::net::Ipv4Addr::new(10, 96, 0, 0), 16);
-    apiserver::Config { anonymous_admin: false, service_range, ..apiserver::Config::default() }
+    apiserver::Config {
+        anonymous_admin: false,
+        service_accounts: controllers,
+        service_range,
+        ..apiserver::Config::default()
+    }
 }
 
 /// Makes the namespace of a scenario: under its own name, or when that is taken under another. The result is the name.
@@ -135,13 +141,31 @@ pub async fn make_namespace(client: &Client, wanted: &str, traces: &mut Traces) 
     }
 }
 
+/// Makes the account that controllers make in every namespace, where none run.
+async fn make_account(client: &Client, namespace: &str) -> Result<(), Error> {
+    let body = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let request = Request {
+        method: "POST".into(),
+        path: format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
+        content_type: Some("application/json".into()),
+        body: body.to_string(),
+        ..Request::default()
+    };
+    client.send(&request).await?;
+    Ok(())
+}
+
 async fn run(
     scenario: &Scenario,
     client: &Client,
     pauses: bool,
+    stand_in: bool,
     traces: &mut Traces,
 ) -> Result<Outcome, Error> {
     let namespace = make_namespace(client, &scenario.namespace, traces).await?;
+    if stand_in {
+        make_account(client, &namespace).await?;
+    }
     let moved = if namespace == scenario.namespace { None } else { Some(scenario.moved(&namespace)) };
     let scenario = moved.as_ref().unwrap_or(scenario);
     let mut symbols = Symbols::default();
