@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::network::Network;
 use crate::pod_logs::NodeLogs;
 use crate::pod_metrics::NodeMetrics;
+use crate::pod_streams::NodeStreams;
 use crate::programs::Programs;
 use crate::shop;
 
@@ -88,9 +89,12 @@ impl Cluster {
         let node_root = folder.join("node");
         let network = Network::claim().map_err(Error::Network)?;
         let usage = node::Usage::default();
+        let sessions = node::Sessions::default();
         let server = Server::start(apiserver::Config {
+            tls: true,
             service_range: network.services(),
             pod_logs: Some(Arc::new(NodeLogs::new(&node_root))),
+            pod_streams: Some(Arc::new(NodeStreams::new(sessions.clone(), &node_root))),
             pod_metrics: Some(Arc::new(NodeMetrics::new(usage.clone()))),
             ..apiserver::Config::default()
         })
@@ -107,10 +111,15 @@ impl Cluster {
         let client = Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))?;
 
         let (stop, stopped) = watch::channel(false);
-        let controllers = tokio::spawn(controllers::run(client.clone(), until(stopped)));
+        let settings = controllers::Settings {
+            root_ca: server.certificate_authority().map(Arc::from),
+            ..controllers::Settings::default()
+        };
+        let controllers = tokio::spawn(controllers::run_with(client.clone(), settings, until(stopped)));
 
         let mut config = node::Config::new(node_root, images);
         config.usage = usage;
+        config.sessions = sessions;
         (config.pod_network, config.pod_network_prefix) = network.pods();
         let node = Node::start(client.clone(), config).await?;
         let shop_url = format!("http://{}", node.ingress_address());

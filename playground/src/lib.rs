@@ -12,6 +12,7 @@ pub mod http_client;
 pub mod network;
 pub mod pod_logs;
 pub mod pod_metrics;
+pub mod pod_streams;
 pub mod print;
 pub mod programs;
 pub mod repository;

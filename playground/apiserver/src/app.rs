@@ -8,6 +8,7 @@ use crate::schema::catalogue::{Catalogue, Resource};
 use crate::schema::{Type, table::TABLE};
 use crate::status::{About, Refusal};
 use crate::store::{Object, Store};
+use crate::tls::Identity;
 use crate::{convert, time};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// The server's state.
 pub struct App {
@@ -24,6 +26,10 @@ pub struct App {
     pub faults: Faults,
     /// Token of the cluster administrator.
     pub admin_token: String,
+    /// What HTTPS is served with; none for HTTP.
+    pub identity: Option<Identity>,
+    /// Connections that speak another protocol by now.
+    sessions: Mutex<JoinSet<()>>,
     store: RwLock<Store>,
     catalogue: RwLock<Arc<Catalogue>>,
     random: Mutex<u64>,
@@ -32,7 +38,7 @@ pub struct App {
 
 impl App {
     /// State with the built-in resources and no objects. `own` is where it will be.
-    pub fn new(config: Config, own: Weak<App>) -> App {
+    pub fn new(config: Config, identity: Option<Identity>, own: Weak<App>) -> App {
         let random = Mutex::new(config.seed ^ 0x9e37_79b9_7f4a_7c15);
         let mut catalogue = Catalogue::built_in();
         if config.pod_metrics.is_some() {
@@ -42,6 +48,8 @@ impl App {
             faults: Faults::new(own, config.seed),
             config,
             admin_token: String::new(),
+            identity,
+            sessions: Mutex::default(),
             store: RwLock::default(),
             catalogue: RwLock::new(Arc::new(catalogue)),
             random,
@@ -52,11 +60,13 @@ impl App {
     }
 
     /// A state that an earlier server left.
-    pub fn restored(config: Config, own: Weak<App>, kept: Kept) -> App {
+    pub fn restored(config: Config, identity: Option<Identity>, own: Weak<App>, kept: Kept) -> App {
         App {
             faults: Faults::new(own, config.seed),
             config,
             admin_token: kept.admin_token,
+            identity,
+            sessions: Mutex::default(),
             store: RwLock::new(kept.store),
             catalogue: RwLock::new(kept.catalogue),
             random: Mutex::new(kept.random),
@@ -72,8 +82,21 @@ impl App {
             catalogue: self.catalogue(),
             tokens: std::mem::take(&mut *self.tokens()),
             admin_token: self.admin_token.clone(),
+            identity: self.identity.clone(),
             random: self.random(),
         }
+    }
+
+    /// Serves a connection that speaks another protocol from now on, until it or the server ends.
+    pub fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        while sessions.try_join_next().is_some() {}
+        sessions.spawn(session);
+    }
+
+    /// Ends all connections that speak another protocol.
+    pub fn end_sessions(&self) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 
     /// The objects, to read.

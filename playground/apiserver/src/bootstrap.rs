@@ -1,5 +1,6 @@
 //! The objects that a cluster has from the start.
 
+use crate::Config;
 use crate::app::App;
 use crate::{decode, defaults, strategy};
 use serde_json::{Value, json};
@@ -32,11 +33,10 @@ pub fn run(app: &App) {
         ),
     ] {
         let mut subjects = group(subject);
-        if name == "system:public-info-viewer" {
-            subjects = [subjects, group("system:authenticated")]
-                .into_iter()
-                .flat_map(|s| s.as_array().cloned().unwrap_or_default())
-                .collect();
+        if name == "system:public-info-viewer"
+            && let (Value::Array(all), Value::Array(more)) = (&mut subjects, group("system:authenticated"))
+        {
+            all.extend(more);
         }
         let binding = json!({"metadata": {"name": name}, "roleRef": reference(role), "subjects": subjects});
         create(app, rbac, "v1", "clusterrolebindings", "", binding);
@@ -55,8 +55,7 @@ pub fn own_service(app: &App) {
     let address = app.config.address;
     let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
     let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-    let (base, _) = app.config.service_range;
-    let first = Ipv4Addr::from(u32::from(base).wrapping_add(1)).to_string();
+    let first = service_address(&app.config).to_string();
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({"metadata": {"name": "kubernetes", "labels": labels}, "spec": {"clusterIP": first,
         "type": "ClusterIP", "ports": [{"name": "https", "port": 443, "targetPort": address.port()}]}});
@@ -72,6 +71,11 @@ pub fn own_service(app: &App) {
         "addressType": family, "ports": port,
         "endpoints": [{"addresses": [ip.to_string()], "conditions": {"ready": true}}]});
     replace(app, "discovery.k8s.io", "endpointslices", slice);
+}
+
+/// The address of the API's own Service: the first of the range.
+pub fn service_address(config: &Config) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(config.service_range.0).wrapping_add(1))
 }
 
 /// Key of the API's own Service and what belongs to it.

@@ -17,6 +17,7 @@ pub struct Options {
     uid: String,
     revision: String,
     propagation: String,
+    dry_run: bool,
 }
 
 impl Options {
@@ -26,6 +27,7 @@ impl Options {
         let mut out = Options {
             grace: query.number("gracePeriodSeconds"),
             propagation: query.get("propagationPolicy").to_owned(),
+            dry_run: call.dry_run(),
             ..Options::default()
         };
         if !call.request.body.is_empty() {
@@ -43,6 +45,7 @@ impl Options {
             };
             let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
             out.grace = sent["gracePeriodSeconds"].as_i64().or(out.grace);
+            out.dry_run |= all_stages(&sent);
             out.uid = text(&sent["preconditions"]["uid"]);
             out.revision = text(&sent["preconditions"]["resourceVersion"]);
             if let Some(policy) = sent["propagationPolicy"].as_str() {
@@ -87,7 +90,13 @@ impl Options {
             uid: text(&sent["preconditions"]["uid"]),
             revision: text(&sent["preconditions"]["resourceVersion"]),
             propagation: text(&sent["propagationPolicy"]),
+            dry_run: all_stages(sent),
         }
+    }
+
+    /// Whether nothing is to be stored.
+    pub fn dry_run(&self) -> bool {
+        self.dry_run
     }
 
     fn check(&self, resource: &Resource, live: &Object) -> Result<(), Refusal> {
@@ -112,6 +121,11 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Whether options say that nothing is to be stored.
+fn all_stages(options: &Value) -> bool {
+    options["dryRun"].as_array().into_iter().flatten().any(|stage| stage == "All")
 }
 
 /// What came of a deletion.
@@ -208,7 +222,7 @@ fn attempt(call: &Call<'_>, options: &Options, live: &Object) -> Result<Option<D
         let uid = value["metadata"]["uid"].as_str().unwrap_or_default();
         Deleted::Status(status::deleted(&call.about(), uid))
     };
-    if call.dry_run() {
+    if options.dry_run || call.dry_run() {
         return Ok(Some(if held { object(&new) } else { gone(&new) }));
     }
     let key = &live.key;

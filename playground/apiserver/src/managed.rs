@@ -159,6 +159,8 @@ pub enum Error {
         message: String,
         /// One per field.
         causes: Vec<Cause>,
+        /// The fields of each manager, as conflicts name it.
+        contested: Vec<(String, Set)>,
     },
 }
 
@@ -214,7 +216,7 @@ fn entries(object: &Value) -> Option<Vec<Entry>> {
 }
 
 /// The object without what the walkers must not see.
-fn bare(object: &Value) -> Value {
+pub fn bare(object: &Value) -> Value {
     let mut out = object.clone();
     if let Value::Object(fields) = &mut out {
         fields.shift_remove("apiVersion");
@@ -425,7 +427,8 @@ pub fn apply(live: &Value, config: &Value, force: bool, write: &Write<'_>) -> Re
     let before: Vec<String> = list.iter().map(Entry::title).collect();
     let contested = take_over(&mut list, Some(index), &live_bare, &new, &compared, write);
     if !force && !contested.is_empty() {
-        return Err(conflict(&before, contested));
+        let named = contested.into_iter().map(|(index, set)| (before[index].clone(), set));
+        return Err(conflict(named.collect()));
     }
     // As on a real server, an apply that changes no field does not stamp its entry.
     if compared.is_same() {
@@ -444,10 +447,11 @@ pub fn apply(live: &Value, config: &Value, force: bool, write: &Write<'_>) -> Re
     Ok(out)
 }
 
-fn conflict(titles: &[String], contested: Vec<(usize, Set)>) -> Error {
+/// The refusal for fields that other managers own, by how conflicts name these.
+pub fn conflict(contested: Vec<(String, Set)>) -> Error {
     let mut pairs: Vec<(String, String)> = Vec::new();
-    for (index, set) in contested {
-        pairs.extend(set.paths().into_iter().map(|path| (titles[index].clone(), path)));
+    for (title, set) in &contested {
+        pairs.extend(set.paths().into_iter().map(|path| (title.clone(), path)));
     }
     pairs.sort();
     let causes = pairs
@@ -473,7 +477,8 @@ fn conflict(titles: &[String], contested: Vec<(usize, Set)>) -> Error {
         lines.join("\n")
     };
     let plural = if pairs.len() == 1 { "" } else { "s" };
-    Error::Conflict { message: format!("Apply failed with {} conflict{plural}: {text}", pairs.len()), causes }
+    let message = format!("Apply failed with {} conflict{plural}: {text}", pairs.len());
+    Error::Conflict { message, causes, contested }
 }
 
 /// Removes what the manager applied before and no longer applies, unless others own it.

@@ -3,10 +3,55 @@
 //! Rules: RFC 6902, RFC 7386, and Kubernetes' "strategic merge patch" (lists merged by key, `$patch`, `$retainKeys`,
 //! `$deleteFromPrimitiveList`, `$setElementOrder`).
 
+use crate::decode;
 use crate::schema::{List, Type};
 use crate::status::{Cause, Refusal};
 use json_patch::{AddOperation, PatchOperation};
 use serde_json::{Map, Value, json};
+
+/// The refusal of a patch after which an object is not of its type any more.
+///
+/// Rules: `patchResource` of k8s.io/apiserver `endpoints/handlers/patch.go`, and for the words of a strategic merge patch
+/// `fromUnstructured` of k8s.io/apimachinery `runtime/converter.go`.
+pub fn misfit(kind: &str, patch: &Value, patched: &Value, error: &decode::Error) -> Refusal {
+    let (shown, why) = if kind == STRATEGIC {
+        (go_text(patch), converter_error(error))
+    } else {
+        (patched.to_string(), error.to_string())
+    };
+    let cause = Cause::invalid("patch", &shown.into(), why);
+    Refusal { about: Some(Box::default()), ..Refusal::invalid("", "", "", vec![cause]) }
+}
+
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+fn converter_error(error: &decode::Error) -> String {
+    let decode::Error::WrongType { found, wanted, .. } = error else { return error.to_string() };
+    let found = if found.starts_with("number") { "int64" } else { found };
+    match (found, wanted.as_str()) {
+        ("int64", "string") => format!("cannot convert {found} to {wanted}"),
+        (_, "string" | "bool" | "int32" | "int64" | "float64") => format!("unrecognized type: {wanted}"),
+        (_, wanted) if wanted.starts_with("map[") => format!("cannot restore map from {found}"),
+        (_, wanted) if wanted.starts_with("[]") => format!("cannot restore slice from {found}"),
+        _ => format!("cannot restore struct from: {found}"),
+    }
+}
+
+/// A value as Go prints maps.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let mut parts: Vec<String> =
+                fields.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            parts.sort();
+            format!("map[{}]", parts.join(" "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".into(),
+        other => other.to_string(),
+    }
+}
 
 /// Most operations of one JSON patch (a real server's limit).
 const MOST_OPERATIONS: usize = 10_000;
@@ -39,23 +84,6 @@ pub fn json_patch(target: &Value, patch: Value) -> Result<Value, Refusal> {
     Ok(out)
 }
 
-/// How Go prints a value inside of a map.
-pub fn go_map(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_map).collect::<Vec<_>>().join(" ")),
-        Value::Object(fields) => {
-            let mut keys: Vec<&String> = fields.keys().collect();
-            keys.sort();
-            let pairs: Vec<String> =
-                keys.into_iter().map(|k| format!("{k}:{}", go_map(&fields[k]))).collect();
-            format!("map[{}]", pairs.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
 /// Whether a JSON pointer names a key that an existing object does not have.
 fn is_new_key(target: &Value, pointer: &str) -> bool {
     let Some((parent, _)) = pointer.rsplit_once('/') else { return false };
@@ -83,7 +111,7 @@ pub fn strategic(target: &Value, patch: &Value, ty: &Type) -> Result<Value, Refu
         )));
     };
     if has_map_for_list(patch, ty) {
-        let shown = json!(go_map(&Value::Object(patch.clone())));
+        let shown = json!(go_text(&Value::Object(patch.clone())));
         let cause = Cause::invalid("patch", &shown, "cannot restore slice from map");
         return Err(Refusal::invalid("", "", "", vec![cause]));
     }
@@ -112,7 +140,7 @@ fn merge_object(
         Some("delete") => return Ok(Map::new()),
         None | Some("merge") => {}
         Some(other) => {
-            let shown = go_map(&Value::Object(patch.clone()));
+            let shown = go_text(&Value::Object(patch.clone()));
             return Err(Refusal::internal(format!("unknown patch type: {other} in map: {shown}")));
         }
     }
@@ -207,7 +235,7 @@ fn merge_list(
         let Some(key) = fields.get(merge_key).filter(|k| !k.is_null()) else {
             return Err(Refusal::internal(format!(
                 "map: {} does not contain declared merge key: {merge_key}",
-                go_map(item)
+                go_text(item)
             )));
         };
         if fields.get("$patch").is_some_and(|p| p == "delete") {
@@ -291,5 +319,30 @@ mod tests {
         let patch = json!([{"op": "test", "path": "/a", "value": 2}]);
         assert_eq!(json_patch(&live, patch).unwrap_err(), Refusal::unprocessable());
         assert_eq!(merge_patch(&live, &json!({"a": null, "b": {"c": null}})), json!({"b": {}}));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_in_the_words_of_the_converter() {
+        let wrong = |found: &str, wanted: &str| decode::Error::WrongType {
+            found: found.into(),
+            field: "DeploymentSpec.spec.replicas".into(),
+            wanted: wanted.into(),
+        };
+        let patch = json!({"spec": {"replicas": "x", "list": [1, {"b": null, "a": true}]}});
+        let refusal = misfit(STRATEGIC, &patch, &json!({}), &wrong("string", "int32"));
+        assert_eq!(
+            refusal.message,
+            " \"\" is invalid: patch: Invalid value: \"map[spec:map[list:[1 map[a:true b:<nil>]] replicas:x]]\": unrecognized \
+             type: int32"
+        );
+        assert_eq!(converter_error(&wrong("number", "string")), "cannot convert int64 to string");
+        assert_eq!(converter_error(&wrong("string", "v1.PodSpec")), "cannot restore struct from: string");
+        let merged =
+            misfit("application/merge-patch+json", &patch, &json!({"a": 1}), &wrong("string", "int32"));
+        assert!(
+            merged.message.contains(r#"Invalid value: "{\"a\":1}": json: cannot unmarshal string"#),
+            "{}",
+            merged.message
+        );
     }
 }

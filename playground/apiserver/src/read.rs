@@ -7,7 +7,7 @@ use crate::schema::catalogue::Resource;
 use crate::selector::{Fields, Labels};
 use crate::status::{About, Cause, Refusal};
 use crate::store::{Object, Store};
-use crate::{body, table, time};
+use crate::{body, faults, table, time};
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
 use http::Response;
@@ -70,6 +70,7 @@ pub fn get(app: &App, target: &Target, request: &Request, format: Format) -> Res
     let object = app.store().get(&resource.table(), &target.key());
     let object = object
         .ok_or_else(|| Refusal::not_found(About::new(&resource.group, &resource.plural, &target.name)))?;
+    let object = faults::seen(app, resource, &faults::of_target(target, request, "get"), &object);
     if format.shape == Shape::Whole && !format.yaml {
         return Ok(respond::raw(200, bytes(app, resource, &object), "application/json"));
     }
@@ -244,6 +245,8 @@ pub fn list(
         let rest = if unselected { range.count() } else { usize::from(range.next().is_some()) };
         (objects, state.unwrap_or_else(|| store.revision()), rest)
     };
+    let reader = faults::of_target(target, request, "list");
+    let objects: Vec<Arc<Object>> = objects.iter().map(|o| faults::seen(app, resource, &reader, o)).collect();
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if resource.custom.is_some() && format.shape == Shape::Whole {
         metadata["continue"] = "".into();

@@ -4,8 +4,9 @@ use crate::schema::catalogue::{Catalogue, Resource};
 use crate::status::Refusal;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use hyper::upgrade::OnUpgrade;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A request with its body read.
 #[derive(Debug)]
@@ -20,11 +21,18 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// Where the connection becomes available when its protocol changes.
+    pub upgrade: Mutex<Option<OnUpgrade>>,
     /// An earlier revision that a list is to show, by a fault on demand.
     pub stale: Option<u64>,
 }
 
 impl Request {
+    /// Takes the connection for another protocol; none where that is not possible, or done.
+    pub fn take_upgrade(&self) -> Option<OnUpgrade> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// A header as text.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()

@@ -7,9 +7,10 @@ use crate::rbac::{self, Action};
 use crate::read::Selection;
 use crate::request::{self, Request, Target};
 use crate::respond::{self, Body, Format, Shape};
+use crate::schema::catalogue::Catalogue;
 use crate::status::{About, Refusal};
 use crate::write::Call;
-use crate::{discovery, faults, logs, metrics_api, openapi, read, review, sub, table, time, watch};
+use crate::{discovery, faults, logs, metrics_api, openapi, read, review, streams, sub, table, time, watch};
 use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -33,7 +34,22 @@ async fn handle(app: &Arc<App>, request: &Request) -> Result<Response<Body>, Ref
     let target = Target::find(&app.catalogue(), &request.path)?;
     let verb = request::verb(&request.method, &target, &request.query);
     authorize(app, &user, verb, &target)?;
-    resource(app, request, &user, &target, verb).await
+    let answered = resource(app, request, &user, &target, verb).await;
+    let Some(warning) = deprecated(&target) else { return answered };
+    let mut response = answered.unwrap_or_else(|refusal| respond::refusal(&refusal));
+    respond::warn(&mut response, &[warning.to_owned()]);
+    Ok(response)
+}
+
+/// What a real server tells those who use an API that has a successor.
+fn deprecated(target: &Target) -> Option<&'static str> {
+    match (target.resource.group.as_str(), target.resource.plural.as_str()) {
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 fn authorize(app: &App, user: &User, verb: &str, target: &Target) -> Result<(), Refusal> {
@@ -66,6 +82,10 @@ fn other(app: &App, request: &Request, user: &User, path: &[&str]) -> Result<Res
         Ok(respond::raw(200, Bytes::from_static(text.as_bytes()), "text/plain; charset=utf-8"))
     };
     let body = match path {
+        [check @ ("healthz" | "livez" | "readyz"), ..] if request.query.is_true("verbose") => {
+            let text = format!("[+]ping ok\n{check} check passed\n");
+            return Ok(respond::raw(200, Bytes::from(text), "text/plain; charset=utf-8"));
+        }
         ["healthz" | "livez" | "readyz", ..] => return text("ok"),
         ["version"] => discovery::version(),
         ["api"] if aggregated => return Ok(discovered(&discovery::aggregated(&catalogue, true))),
@@ -78,15 +98,20 @@ fn other(app: &App, request: &Request, user: &User, path: &[&str]) -> Result<Res
             discovery::resources(&catalogue, group, version).ok_or_else(Refusal::no_path)?
         }
         ["openapi", "v3"] => openapi::index(&catalogue),
-        ["openapi", "v3", "api", version] => {
-            openapi::document(&catalogue, "", version).ok_or_else(Refusal::no_path)?
-        }
-        ["openapi", "v3", "apis", group, version] => {
-            openapi::document(&catalogue, group, version).ok_or_else(Refusal::no_path)?
+        ["openapi", "v3", "api", version] => return openapi_document(&catalogue, "", version),
+        ["openapi", "v3", "apis", group, version] => return openapi_document(&catalogue, group, version),
+        ["openapi", "v2"] => {
+            let (bytes, media) = openapi::everything(&catalogue, request.header("accept"));
+            return Ok(respond::raw(200, bytes, media));
         }
         _ => return Err(Refusal::no_path()),
     };
     Ok(respond::value(200, &body, format.is_ok_and(|f| f.yaml)))
+}
+
+fn openapi_document(catalogue: &Catalogue, group: &str, version: &str) -> Result<Response<Body>, Refusal> {
+    let document = openapi::document(catalogue, group, version).ok_or_else(Refusal::no_path)?;
+    Ok(respond::raw(200, document, "application/json"))
 }
 
 fn discovered(body: &Value) -> Response<Body> {
@@ -120,7 +145,7 @@ async fn resource(
         return Err(Refusal::method_not_allowed());
     }
     let format = respond::negotiate(request.header("accept")).or_else(|refusal| {
-        let stream = target.subresource == "log";
+        let stream = matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
         if stream { Ok(Format::new(Shape::Whole, false)) } else { Err(refusal) }
     });
     let mut format = match format {
@@ -141,6 +166,9 @@ async fn resource(
     let mut call = Call { app, target, request, user, warnings: Vec::new() };
     let done = match (target.subresource.as_str(), verb) {
         ("" | "status", "watch") => watch::watch(app, target, request, format).map(Outcome::Answer),
+        ("exec" | "attach" | "portforward", "get" | "create") => {
+            streams::answer(app, &call).await.map(Outcome::Answer)
+        }
         _ => perform(&mut call, verb, format).await,
     };
     let mut response = match done {

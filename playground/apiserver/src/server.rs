@@ -8,16 +8,20 @@ use crate::metrics_api::PodMetrics;
 use crate::request::{Query, Request, Target, percent_decode};
 use crate::respond::{self, Body};
 use crate::status::{About, Refusal};
+use crate::streams::PodStreams;
+use crate::tls::{Identity, Stream};
 use crate::{body, bootstrap, route};
+use base64::Engine;
 use http::Response;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::error::Error as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -33,6 +37,8 @@ pub struct Config {
     pub seed: u64,
     /// Whether a client without a token is the cluster administrator. With `false` it is `system:anonymous`.
     pub anonymous_admin: bool,
+    /// Whether to serve HTTPS, with a certificate authority of the server's own, instead of HTTP.
+    pub tls: bool,
     /// Service addresses: network and prefix length. The default lies in loopback, so that a local process can listen on it.
     pub service_range: (Ipv4Addr, u8),
     /// Whether a pod has to have a ServiceAccount, as the admission plugin of that name sees to it. Somebody has to make the
@@ -42,6 +48,8 @@ pub struct Config {
     pub event_lifetime: Duration,
     /// Who has the logs of pods.
     pub pod_logs: Option<Arc<dyn PodLogs>>,
+    /// Who runs programs in pods and connects to them.
+    pub pod_streams: Option<Arc<dyn PodStreams>>,
     /// Who measures pods; `metrics.k8s.io` is served when there is somebody.
     pub pod_metrics: Option<Arc<dyn PodMetrics>>,
 }
@@ -52,10 +60,12 @@ impl Default for Config {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             seed: 1,
             anonymous_admin: true,
+            tls: false,
             service_range: (Ipv4Addr::new(127, 96, 0, 0), 12),
             service_accounts: false,
             event_lifetime: Duration::from_secs(3600),
             pod_logs: None,
+            pod_streams: None,
             pod_metrics: None,
         }
     }
@@ -72,6 +82,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is no certificate.
+    #[error("no certificate for HTTPS can be made: {0}; start the server without TLS")]
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A running API server. Dropping it stops it.
@@ -110,9 +123,10 @@ impl Server {
         let address = listener.local_addr().map_err(refuse)?;
         let config = Config { address, ..config };
         let fresh = kept.is_none();
+        let identity = identity(&config, kept.as_ref())?;
         let app = Arc::new_cyclic(|own| match kept {
-            None => App::new(config, own.clone()),
-            Some(kept) => App::restored(config, own.clone(), kept),
+            None => App::new(config, identity, own.clone()),
+            Some(kept) => App::restored(config, identity, own.clone(), kept),
         });
         if fresh {
             bootstrap::run(&app);
@@ -128,9 +142,15 @@ impl Server {
         self.address
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `https://127.0.0.1:PORT`, or `http:` without TLS.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.app.identity.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The certificate of the authority that clients have to trust, as PEM; none without TLS.
+    pub fn certificate_authority(&self) -> Option<&str> {
+        self.app.identity.as_ref().map(|identity| identity.authority.as_str())
     }
 
     /// The bearer token of the cluster administrator.
@@ -140,8 +160,14 @@ impl Server {
 
     /// A kubeconfig for the cluster administrator, as YAML.
     pub fn kubeconfig(&self) -> String {
+        let authority = self.certificate_authority().map_or_else(String::new, |pem| {
+            format!(
+                "    certificate-authority-data: {}\n",
+                base64::engine::general_purpose::STANDARD.encode(pem)
+            )
+        });
         format!(
-            "apiVersion: v1\nkind: Config\nclusters:\n- name: playground\n  cluster:\n    server: {}\nusers:\n- name: admin\n  \
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: playground\n  cluster:\n    server: {}\n{authority}users:\n- name: admin\n  \
              user:\n    token: {}\ncontexts:\n- name: playground\n  context:\n    cluster: playground\n    user: admin\n    \
              namespace: default\ncurrent-context: playground\n",
             self.url(),
@@ -172,6 +198,7 @@ impl Server {
 
     async fn end(&mut self) {
         self.stop.send_replace(true);
+        self.app.end_sessions();
         self.app.store_mut().close_watches();
         // A task that panicked or was aborted has ended all the same.
         let _ = (&mut self.task).await;
@@ -183,6 +210,21 @@ impl Drop for Server {
         self.stop.send_replace(true);
         self.task.abort();
     }
+}
+
+/// What the server shows its clients: as before where there was a server before, for they trust that.
+fn identity(config: &Config, kept: Option<&Kept>) -> Result<Option<Identity>, Error> {
+    if !config.tls {
+        return Ok(None);
+    }
+    if let Some(identity) = kept.and_then(|kept| kept.identity.clone()) {
+        return Ok(Some(identity));
+    }
+    let mut addresses = vec![Ipv4Addr::LOCALHOST.into(), bootstrap::service_address(config).into()];
+    if !addresses.contains(&config.address.ip()) {
+        addresses.push(config.address.ip());
+    }
+    Identity::new(&addresses).map(Some).map_err(|error| Error::Certificate(error.into()))
 }
 
 /// Shortest and longest time between looks at old Events.
@@ -219,16 +261,25 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: watch::Receiv
 }
 
 async fn connection(stream: TcpStream, app: Arc<App>, mut stopped: watch::Receiver<bool>) {
+    let stream = tokio::select! {
+        stream = Stream::begin(stream, app.identity.as_ref()) => stream,
+        _ = stopped.wait_for(|stop| *stop) => return,
+    };
+    let Some(stream) = stream else { return };
     let service = service_fn(|request| serve(app.clone(), request));
-    let mut connection =
-        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::select! {
         result = &mut connection => {
             let Err(error) = result else { return };
             tracing::debug!(%error, "a connection ended early");
-            if error.source().is_some_and(|source| source.is::<Reset>()) {
+            if error.source().is_some_and(|source| source.is::<Reset>())
+                && let Some(parts) = connection.into_parts()
+            {
                 // Closed without lingering, the peer gets a reset instead of an orderly end.
-                let _ = connection.into_parts().io.into_inner().set_zero_linger();
+                parts.io.into_inner().reset();
             }
         }
         _ = stopped.wait_for(|stop| *stop) => {}
@@ -241,7 +292,7 @@ async fn connection(stream: TcpStream, app: Arc<App>, mut stopped: watch::Receiv
 struct Reset;
 
 async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Response<Body>, Reset> {
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
     let Ok(collected) = Limited::new(incoming, body::LIMIT).collect().await else {
         return Ok(respond::refusal(&Refusal::too_large()));
     };
@@ -252,6 +303,7 @@ async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Respon
         query: Query::parse(parts.uri.query().unwrap_or_default()),
         headers: parts.headers,
         body: collected.to_bytes(),
+        upgrade: Mutex::new(parts.extensions.remove::<OnUpgrade>()),
         stale: None,
     };
     let verdict = app.faults.decide(&app, &request);
@@ -274,7 +326,12 @@ async fn serve(app: Arc<App>, request: http::Request<Incoming>) -> Result<Respon
         Fault::TooManyRequests { retry_after_seconds } => Refusal::too_many_requests(retry_after_seconds),
         Fault::InternalError => Refusal::internal_error("etcdserver: request timed out"),
         Fault::Unavailable { retry_after_seconds } => Refusal::unavailable(retry_after_seconds),
-        Fault::Delay { .. } | Fault::StaleList | Fault::DropWatch { .. } | Fault::SilenceWatch { .. } => {
+        Fault::Delay { .. }
+        | Fault::StaleList
+        | Fault::DropWatch { .. }
+        | Fault::SilenceWatch { .. }
+        | Fault::ShiftLeases { .. }
+        | Fault::FreezeLeases => {
             return Ok(route::answer(&app, request).await);
         }
     };

@@ -367,8 +367,9 @@ pub fn allows_unconditional_update(resource: &Resource) -> bool {
 }
 
 /// Counts `metadata.generation` up when what is wanted changed.
-pub fn generation(resource: &Resource, new: &mut Value, old: &Value) {
-    if !has_generation(resource) {
+pub fn generation(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
+    // Annotations can be written through the status, too, and count then as little as the status does.
+    if !has_generation(resource) || subresource == "status" {
         return;
     }
     let wanted = |object: &Value| -> Map<String, Value> {

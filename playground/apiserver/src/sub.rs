@@ -34,7 +34,7 @@ fn paths(call: &Call<'_>) -> Paths {
 }
 
 /// A label selector as text.
-fn selector_text(selector: &Value) -> String {
+pub fn selector_text(selector: &Value) -> String {
     let pairs = selector["matchLabels"].as_object().into_iter().flatten();
     let mut parts: Vec<String> =
         pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
@@ -173,7 +173,7 @@ fn apply_scale(call: &Call<'_>, live: &Value, config: &Value, ty: &Arc<Type>) ->
     let applied = with_scale_write(call, ty, |write| managed::apply(live, &config, force, write));
     let applied = applied.map_err(|error| match error {
         managed::Error::Untyped { .. } => Refusal::internal(error.to_string()),
-        managed::Error::Conflict { message, causes } => Refusal::apply_conflict(message, causes),
+        managed::Error::Conflict { message, causes, .. } => Refusal::apply_conflict(message, causes),
     })?;
     decode::canonical(applied, ty).map_err(|e| Refusal::bad_request(e.to_string()))
 }
@@ -289,7 +289,8 @@ pub fn evict(call: &mut Call<'_>) -> Result<Value, Refusal> {
         spend_budget(call, &live)?;
     }
     let resource = call.target.resource.clone();
-    if !call.dry_run() && live.value["metadata"]["deletionTimestamp"].is_null() {
+    let options = Options::from_value(&eviction["deleteOptions"]);
+    if !call.dry_run() && !options.dry_run() && live.value["metadata"]["deletionTimestamp"].is_null() {
         let mut new = live.value.clone();
         set_condition(
             &mut new,
@@ -300,7 +301,6 @@ pub fn evict(call: &mut Call<'_>) -> Result<Value, Refusal> {
         // When somebody else wrote in between, the deletion still goes ahead.
         let _ = call.app.store_mut().update(&resource.table(), &call.target.key(), live.revision, new);
     }
-    let options = Options::from_value(&eviction["deleteOptions"]);
     delete::delete(call, &options)?;
     Ok(status::done())
 }

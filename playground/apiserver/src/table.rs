@@ -65,7 +65,7 @@ pub fn render<'a>(
             };
             let mut row = json!({"cells": cells});
             if custom.is_none()
-                && let Some(conditions) = columns::conditions(&resource.group, &resource.plural, object)
+                && let Some(conditions) = conditions(resource, object)
             {
                 row["conditions"] = conditions;
             }
@@ -79,6 +79,17 @@ pub fn render<'a>(
         .collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions,
         "rows": rows})
+}
+
+/// What the row of a pod that has ended says besides its cells.
+fn conditions(resource: &Resource, object: &Value) -> Option<Value> {
+    let (reason, message) = match object["status"]["phase"].as_str() {
+        Some("Succeeded") => ("Succeeded", "The pod has completed successfully."),
+        Some("Failed") => ("Failed", "The pod failed."),
+        _ => return None,
+    };
+    let row = json!([{"type": "Completed", "status": "True", "reason": reason, "message": message}]);
+    resource.is("", "pods").then_some(row)
 }
 
 fn custom_columns(declared: &[Value]) -> Vec<Column> {

@@ -252,20 +252,21 @@ impl Watch {
                 let mut value = previous.value.clone();
                 value["metadata"]["resourceVersion"] = event.revision.to_string().into();
                 let json = Bytes::from(serde_json::to_vec(&value).unwrap_or_default());
-                let left = Object {
+                let left = Arc::new(Object {
                     key: previous.key.clone(),
                     revision: event.revision,
                     written: event.object.written,
                     value,
                     json,
-                };
+                });
                 Some(self.event("DELETED", &left))
             }
             (false, false) => None,
         }
     }
 
-    fn event(&self, kind: &str, object: &Object) -> Bytes {
+    fn event(&self, kind: &str, object: &Arc<Object>) -> Bytes {
+        let object = &faults::seen(&self.app, &self.resource, &self.troubles.facts, object);
         if self.format.shape == Shape::Whole {
             let json = read::bytes(&self.app, &self.resource, object);
             let mut out = BytesMut::with_capacity(json.len() + 40);

@@ -388,7 +388,7 @@ impl<'a> Call<'a> {
         admission::complete_change(self, &mut new);
         strategy::before_update(self.app, resource, &self.target.subresource, &mut new, old)?;
         let mut new = decode::canonical(new, &ty).map_err(|e| Refusal::bad_request(e.to_string()))?;
-        strategy::generation(resource, &mut new, old);
+        strategy::generation(resource, &self.target.subresource, &mut new, old);
         let causes = validate::update(resource, &self.target.subresource, &new, old);
         if !causes.is_empty() {
             return Err(Refusal::invalid(&resource.group, &resource.kind, &self.target.name, causes));

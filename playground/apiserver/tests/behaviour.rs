@@ -397,8 +397,14 @@ async fn logs_come_from_whoever_has_them() {
     let cluster = Cluster::with(Config { pod_logs: Some(Arc::new(Echo)), ..Config::default() }).await;
     cluster.post(PODS, pod("p")).await;
     let (code, text) = cluster.raw("GET", &format!("{PODS}/p/log?tailLines=3"), &[], Vec::new()).await;
+    assert_eq!((code, text.as_slice()), (200, &b""[..]), "it runs nowhere yet");
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "here"}});
+    assert_eq!(cluster.post(&format!("{PODS}/p/binding"), binding).await.0, 201);
+    let (code, text) = cluster.raw("GET", &format!("{PODS}/p/log?tailLines=3"), &[], Vec::new()).await;
     assert_eq!((code, text.as_slice()), (200, &b"default/p/c Some(3)\n"[..]));
     assert_eq!(cluster.get(&format!("{PODS}/p/log?container=zzz")).await.0, 400);
+    assert_eq!(cluster.get(&format!("{PODS}/p/log?sinceSeconds=0")).await.0, 422);
+    assert_eq!(cluster.get(&format!("{PODS}/p/log?sinceTime=yesterday")).await.0, 400);
     assert_eq!(cluster.get(&format!("{PODS}/none/log")).await.0, 404);
 }
 

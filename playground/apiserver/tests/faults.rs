@@ -68,6 +68,45 @@ async fn event(body: &mut Incoming) -> Option<Result<Value, hyper::Error>> {
 }
 
 #[tokio::test]
+async fn leases_are_read_with_a_clock_that_goes_wrong() {
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let cluster = Cluster::start().await;
+    let lease = |renewed: &str| {
+        json!({"metadata": {"name": "leader"}, "spec": {"holderIdentity": "a",
+        "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": renewed}})
+    };
+    let (first, second) = ("2026-01-01T00:00:10.000000Z", "2026-01-01T00:00:20.000000Z");
+    let (_, made) = cluster.send("POST", LEASES, lease(first)).await;
+    let one = format!("{LEASES}/leader");
+    let renewed = |object: &Value| object["spec"]["renewTime"].as_str().unwrap_or_default().to_owned();
+    let read = async || {
+        let (got, listed) = (
+            cluster.send("GET", &one, Value::Null).await.1,
+            cluster.send("GET", LEASES, Value::Null).await.1,
+        );
+        assert_eq!(renewed(&got), renewed(&listed["items"][0]), "a list shows what a get does");
+        renewed(&got)
+    };
+
+    let frozen = cluster.add(Rule::new(Fault::FreezeLeases).name("leader"));
+    let mut next = lease(second);
+    next["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    let (_, written) = cluster.send("PUT", &one, next).await;
+    assert_eq!(renewed(&written), second, "its holder sees what it wrote");
+    assert_eq!(read().await, first);
+    let watch = format!("{LEASES}?watch=1&timeoutSeconds=1");
+    let (_, event) = cluster.send("GET", &watch, Value::Null).await;
+    assert_eq!(renewed(&event["object"]), first);
+
+    cluster.add(Rule::new(Fault::ShiftLeases { milliseconds: -1500 }).namespace("default"));
+    assert_eq!(read().await, "2026-01-01T00:00:08.500000Z");
+    cluster.server.faults().remove(frozen);
+    assert_eq!(read().await, "2026-01-01T00:00:18.500000Z");
+    cluster.server.faults().clear();
+    assert_eq!(read().await, second);
+}
+
+#[tokio::test]
 async fn requests_are_refused_as_often_as_asked_for() {
     let cluster = Cluster::start().await;
     let seconds = 7;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Client, Resource};
@@ -16,6 +18,7 @@ use crate::cache::{Change, Store};
 use crate::events::Recorder;
 use crate::meta::{self, Key};
 use crate::queue::Queue;
+use crate::root_ca;
 use crate::writer::Writer;
 
 /// The stores, with a client that writes.
@@ -38,6 +41,7 @@ pub(crate) struct Cluster {
     pub services: Writer<Service>,
     pub endpoint_slices: Writer<EndpointSlice>,
     pub claims: Writer<PersistentVolumeClaim>,
+    pub config_maps: Writer<ConfigMap>,
     pub volumes: Arc<Store<PersistentVolume>>,
     pub namespaces: Arc<Store<Namespace>>,
     pub nodes: Arc<Store<Node>>,
@@ -61,6 +65,7 @@ impl Cluster {
             services: Writer::new(client.clone()),
             endpoint_slices: Writer::new(client.clone()),
             claims: Writer::new(client.clone()),
+            config_maps: Writer::new(client.clone()),
             volumes: Arc::default(),
             namespaces: Arc::default(),
             nodes: Arc::default(),
@@ -86,6 +91,7 @@ pub(crate) struct Queues {
     pub unscheduled: Arc<Queue<Key>>,
     pub namespaces: Arc<Queue<Key>>,
     pub accounts: Arc<Queue<Key>>,
+    pub root_ca: Arc<Queue<Key>>,
 }
 
 /// Leads every change to the queues that it concerns. Handlers hold queues and other stores' copies only, so
@@ -115,10 +121,18 @@ pub(crate) fn connect(cluster: &Cluster, queues: &Queues) {
         }
         (None, None) => {}
     });
-    let accounts = Arc::clone(&queues.accounts);
+    let (accounts, root_ca) = (Arc::clone(&queues.accounts), Arc::clone(&queues.root_ca));
     cluster.namespaces.on_change(move |change| {
         if let (None, Some(namespace)) = (&change.old, &change.new) {
             accounts.add(Key::of(namespace.as_ref()));
+            root_ca.add(Key::of(namespace.as_ref()));
+        }
+    });
+    let root_ca = Arc::clone(&queues.root_ca);
+    cluster.config_maps.store.on_change(move |change| {
+        let changed = change.sides().find(|map| meta::name(map.as_ref()) == root_ca::NAME);
+        if let Some(map) = changed {
+            root_ca.add(Key { namespace: String::new(), name: meta::namespace(map.as_ref()).to_owned() });
         }
     });
     let deployments = Arc::clone(&queues.deployments);

@@ -121,6 +121,9 @@ pub(crate) async fn reconcile(cluster: &Cluster, key: &Key) -> Result<Outcome, E
     let mut pods = cluster.pods.store.in_namespace(&key.namespace);
     pods.retain(|pod| selects(&budget, pod));
     let now = Timestamp::now();
+    if pods.is_empty() {
+        cluster.events.normal(budget.as_ref(), "NoPods", "No matching pods found".to_owned());
+    }
     let sizes = sizes(cluster, &key.namespace, &pods);
     let status = judge(&budget, &pods, &sizes, now).unwrap_or_else(|error| {
         let message = format!("Failed to calculate the number of expected pods: {error}");

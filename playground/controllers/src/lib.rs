@@ -25,6 +25,7 @@ mod namespaces;
 pub mod quantity;
 pub mod queue;
 mod replicaset;
+mod root_ca;
 mod run;
 mod scheduler;
 mod settings;

@@ -15,7 +15,7 @@ use crate::meta::Key;
 use crate::queue::{Outcome, Queue};
 use crate::{
     Error, Settings, accounts, autoscaler, claims, cronjob, daemonset, deployment, disruption, endpoints, gc,
-    job, namespaces, replicaset, scheduler, statefulset,
+    job, namespaces, replicaset, root_ca, scheduler, statefulset,
 };
 
 /// Workers per controller. More gain nothing on a local API server.
@@ -43,7 +43,7 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let mut tasks = Tasks::new();
-    let (events, send) = Recorder::new(client.clone(), "controllers");
+    let (events, send) = Recorder::of_controllers(client.clone());
     tasks.spawn(async move {
         send.await;
         Ok(())
@@ -85,6 +85,9 @@ fn watch_all(cluster: &Cluster, tasks: &mut Tasks) {
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.services.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.endpoint_slices.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.claims.store)));
+    if cluster.settings.root_ca.is_some() {
+        tasks.spawn(follow_all(client(), Arc::clone(&cluster.config_maps.store)));
+    }
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.volumes)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.namespaces)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.nodes)));
@@ -104,6 +107,9 @@ async fn wait_synced(cluster: &Cluster) {
     cluster.services.store.wait_synced().await;
     cluster.endpoint_slices.store.wait_synced().await;
     cluster.claims.store.wait_synced().await;
+    if cluster.settings.root_ca.is_some() {
+        cluster.config_maps.store.wait_synced().await;
+    }
     cluster.volumes.wait_synced().await;
     cluster.namespaces.wait_synced().await;
     cluster.nodes.wait_synced().await;
@@ -136,6 +142,9 @@ fn work(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
     });
     controller(tasks, cluster, &queues.accounts, 1, |cluster, key| async move {
         accounts::reconcile(&cluster, &key.name).await
+    });
+    controller(tasks, cluster, &queues.root_ca, 1, |cluster, key| async move {
+        root_ca::reconcile(&cluster, &key.name).await
     });
     controller(tasks, cluster, &queues.services, WORKERS, |cluster, key| async move {
         endpoints::reconcile(&cluster, &key).await

@@ -86,6 +86,16 @@ where
         Ok(patched)
     }
 
+    /// Merges `patch` through the status, which leaves the generation as it is.
+    pub async fn merge_status(&self, object: &K, patch: &serde_json::Value) -> Result<K, Error> {
+        let (namespace, name) = address(object);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let answer = self.api(namespace).patch_status(name, &params, &Patch::Merge(patch)).await;
+        let patched = self.settle(object, answer, "patch the status of")?;
+        self.store.assume(patched.clone());
+        Ok(patched)
+    }
+
     /// Deletes the object if it is still the one with the same uid; a missing one is fine.
     pub async fn delete(&self, object: &K) -> Result<(), Error> {
         let (namespace, name) = address(object);

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::images::ImageMap;
+use crate::sessions::Sessions;
 use crate::usage::Usage;
 
 /// The configuration of a node. [`Config::new`] gives defaults for everything but its folder and images.
@@ -29,6 +30,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Where the node measures what pods use.
     pub usage: Usage,
+    /// Through which programs are run in its containers.
+    pub sessions: Sessions,
 }
 
 impl Config {
@@ -44,6 +47,7 @@ impl Config {
             cpus: 64,
             labels: BTreeMap::new(),
             usage: Usage::default(),
+            sessions: Sessions::default(),
         }
     }
 }

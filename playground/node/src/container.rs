@@ -14,9 +14,12 @@ use crate::logs;
 use crate::pod::{Stop, Worker, find_container};
 use crate::probe::{Answer, Timing, Verdict};
 use crate::prober::Target;
-use crate::process::{Exit, Process, signal_named};
+use crate::process::{Exit, Process, Streams, signal_named};
 use crate::rewrite::Mounts;
 use crate::status::{Ended, State, is_sidecar};
+
+/// How long the output of a container that has ended is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How a container's story ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,12 +201,11 @@ impl Runner {
             pod.metadata.name.as_deref().unwrap_or_default(),
             &self.name,
         );
-        let process = logs::create(&path, restarts > 0)
-            .and_then(|log| self.worker.context.processes.start(&target.command, Some(log)));
-        let _running = logs::Running::mark(&path);
+        let process = self.start(target, &path, restarts > 0);
+        let running = logs::Running::mark(&path);
         let since = Timestamp::now();
-        let mut process = match process {
-            Ok(process) => process,
+        let (mut process, recorder) = match process {
+            Ok(started) => started,
             Err(error) => {
                 let message = format!("failed to start {}: {error}", target.command.program.display());
                 self.event(true, "Failed", format!("Error: {message}"));
@@ -234,7 +236,21 @@ impl Runner {
             &self.name,
             process.id(),
         );
+        let _reachable = self.worker.context.config.sessions.track(
+            pod.metadata.namespace.as_deref().unwrap_or_default(),
+            pod.metadata.name.as_deref().unwrap_or_default(),
+            &self.name,
+            target,
+        );
         let exit = self.attend(container, target, &mut process).await;
+        // The last words are in the pipe still; a process that has left the group may hold it open for ever.
+        if tokio::time::timeout(LAST_WORDS, recorder).await.is_err() {
+            tracing::debug!(
+                container = self.name,
+                "somebody outlives the container and holds its output open"
+            );
+        }
+        drop(running);
         let tail = (exit.code != 0
             && container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"))
         .then(|| logs::tail(&path, 2048))
@@ -247,6 +263,19 @@ impl Runner {
             finished: Timestamp::now(),
             id: Some(id),
         }
+    }
+
+    /// Starts the program, with the task that writes down its output.
+    fn start(
+        &self,
+        target: &Target,
+        log: &std::path::Path,
+        keep: bool,
+    ) -> std::io::Result<(Process, tokio::task::JoinHandle<()>)> {
+        let file = logs::create(log, keep)?;
+        let (reader, writer) = std::io::pipe()?;
+        let process = self.worker.context.processes.start(&target.command, Streams::joined(writer)?)?;
+        Ok((process, tokio::spawn(logs::record(reader, file)?)))
     }
 
     /// Watches over a running process until its end.

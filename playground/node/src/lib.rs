@@ -34,7 +34,10 @@ mod process;
 mod proxy;
 mod register;
 mod rewrite;
+mod sessions;
 mod status;
+mod terminal;
+mod tokens;
 mod usage;
 mod volumes;
 
@@ -44,4 +47,6 @@ pub use images::{ImageMap, Program};
 pub use logs::{LogOptions, Logs};
 pub use node::Node;
 pub use process::reap;
+pub use sessions::{Exec, ExecOptions, Sessions};
+pub use terminal::Terminal;
 pub use usage::{ContainerUsage, PodUsage, Usage};

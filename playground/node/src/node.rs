@@ -173,7 +173,7 @@ impl Node {
         self.ingress_address
     }
 
-    /// The file that a container's present run writes its output to. That of the run before is next to it, with
+    /// The file with the output of a container's present run, line by line after its time. That of the run before is next to it, with
     /// the extension `previous.log`. The file exists once the container has started.
     pub fn log_path(&self, namespace: &str, pod: &str, container: &str) -> PathBuf {
         logs::path(&self.root, namespace, pod, container)

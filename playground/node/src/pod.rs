@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::logs;
 use crate::rewrite::Mounts;
 use crate::status::{self, Record, Records, is_sidecar};
+use crate::tokens::Tokens;
 use crate::volumes::{self, Content};
 
 /// How a pod is to end.
@@ -50,9 +51,12 @@ pub(crate) struct Worker {
     changed: watch::Sender<u64>,
     dirty: Notify,
     published: AsyncMutex<Option<PodStatus>>,
+    tokens: Tokens,
     start: Timestamp,
 }
 
+/// How long after a token was refused it is asked for again.
+const TOKEN_RETRY: Duration = Duration::from_secs(1);
 const PATIENCE_OF_PROXY: Duration = Duration::from_millis(500);
 
 impl Worker {
@@ -89,6 +93,7 @@ impl Worker {
             changed: watch::Sender::new(0),
             dirty: Notify::new(),
             published: AsyncMutex::new(None),
+            tokens: Tokens::default(),
             start: Timestamp::now(),
         }
     }
@@ -317,7 +322,9 @@ async fn prepare(worker: &Arc<Worker>) -> Option<Mounts> {
     worker.dirty.notify_one();
     loop {
         changed.borrow_and_update();
-        match make_volumes(worker) {
+        let fetched = worker.tokens.refresh(&worker.context.client, &worker.pod()).await;
+        let unfetched = fetched.is_err();
+        match fetched.and_then(|_| make_volumes(worker)) {
             Ok(mounts) => return Some(mounts),
             Err(message) => {
                 if told.as_ref() != Some(&message) {
@@ -330,16 +337,32 @@ async fn prepare(worker: &Arc<Worker>) -> Option<Mounts> {
         tokio::select! {
             _ = worker.stopped() => return None,
             result = changed.changed() => result.ok()?,
+            // Nothing tells when the server would give a token.
+            () = tokio::time::sleep(TOKEN_RETRY), if unfetched => {}
         }
     }
 }
 
 async fn follow_sources(worker: Arc<Worker>) {
     let mut changed = worker.context.changed.subscribe();
-    while changed.changed().await.is_ok() {
-        // A source that is gone leaves the files as they were.
-        if let Err(message) = make_volumes(&worker) {
+    loop {
+        let refreshed = worker.tokens.refresh(&worker.context.client, &worker.pod()).await;
+        // A source that is gone leaves the files as they were, and an old token lives on for a while.
+        let made = refreshed.clone().and_then(|_| make_volumes(&worker));
+        if let Err(message) = made {
             tracing::debug!(%message, "a volume could not be brought up to date");
+        }
+        let pause = match refreshed {
+            Ok(None) => None,
+            Ok(Some(at)) => {
+                let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+                Some(left.max(TOKEN_RETRY))
+            }
+            Err(_) => Some(TOKEN_RETRY),
+        };
+        tokio::select! {
+            result = changed.changed() => if result.is_err() { return },
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
         }
     }
 }
@@ -353,8 +376,14 @@ fn make_volumes(worker: &Worker) -> Result<Mounts, String> {
     let mut folders: BTreeMap<&str, PathBuf> = BTreeMap::new();
     let spec = pod.spec.as_ref().ok_or_else(|| "the pod has no spec".to_owned())?;
     for volume in spec.volumes.iter().flatten() {
-        let folder = match volumes::content(&pod, worker.ip, volume, context.as_ref(), &context.allocatable)?
-        {
+        let folder = match volumes::content(
+            &pod,
+            worker.ip,
+            volume,
+            context.as_ref(),
+            &context.allocatable,
+            &worker.tokens,
+        )? {
             Content::Files(files) => {
                 let folder = base.join(crate::context::safe(&volume.name));
                 write_if_changed(&folder, &files).map_err(|error| error.to_string())?;

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
 use crate::probe::Answer;
-use crate::process::{Command, Processes};
+use crate::process::{Command, Processes, Streams};
 
 /// Where and how to ask.
 #[derive(Clone)]
@@ -160,7 +160,7 @@ impl Target {
             directory: self.command.directory.clone(),
         };
         // Dropped at a timeout, which kills its group.
-        match self.processes.start(&command, None) {
+        match self.processes.start(&command, Streams::none()) {
             Ok(mut process) => match process.wait().await.code {
                 0 => Answer::Success,
                 code => Answer::Failure(format!("command {program} ended with exit code {code}")),

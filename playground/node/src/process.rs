@@ -1,11 +1,12 @@
 //! Process groups: started, signalled, and never left behind.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::unix::process::ExitStatusExt;
@@ -25,6 +26,31 @@ pub(crate) struct Command {
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
     pub directory: PathBuf,
+}
+
+/// What a process reads from and writes to.
+pub(crate) struct Streams {
+    pub stdin: Stdio,
+    pub stdout: Stdio,
+    pub stderr: Stdio,
+}
+
+impl Streams {
+    /// Nothing to read, and nobody who listens.
+    pub fn none() -> Streams {
+        Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() }
+    }
+
+    /// Pipes for everything; input only if it is wanted.
+    pub fn piped(input: bool) -> Streams {
+        let stdin = if input { Stdio::piped() } else { Stdio::null() };
+        Streams { stdin, stdout: Stdio::piped(), stderr: Stdio::piped() }
+    }
+
+    /// Nothing to read, and both kinds of output to one place, in the order in which they come.
+    pub fn joined(output: std::io::PipeWriter) -> io::Result<Streams> {
+        Ok(Streams { stdin: Stdio::null(), stdout: output.try_clone()?.into(), stderr: output.into() })
+    }
 }
 
 /// All process groups of a node. They are listed in a file, and a small shell process kills those in the list when
@@ -57,14 +83,8 @@ impl Processes {
         Ok(Processes { root: root.to_owned(), groups: Mutex::default(), watchdog })
     }
 
-    /// Starts a process as the leader of a new group, with output to `log`.
-    pub fn start(self: &Arc<Self>, command: &Command, log: Option<File>) -> io::Result<Process> {
-        let output = |log: &Option<File>| -> io::Result<Stdio> {
-            Ok(match log {
-                Some(file) => Stdio::from(file.try_clone()?),
-                None => Stdio::null(),
-            })
-        };
+    /// Starts a process as the leader of a new group.
+    pub fn start(self: &Arc<Self>, command: &Command, streams: Streams) -> io::Result<Process> {
         // Held while the process starts, so that the list never lacks one for long.
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = tokio::process::Command::new(&command.program)
@@ -73,9 +93,9 @@ impl Processes {
             .envs(command.env.iter().map(|(name, value)| (name, value)))
             .env(MARKER, &self.root)
             .current_dir(&command.directory)
-            .stdin(Stdio::null())
-            .stdout(output(&log)?)
-            .stderr(output(&log)?)
+            .stdin(streams.stdin)
+            .stdout(streams.stdout)
+            .stderr(streams.stderr)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -133,6 +153,11 @@ impl Process {
     /// The leader's process id.
     pub fn id(&self) -> i32 {
         self.number
+    }
+
+    /// Its ends of pipes, where it was started with pipes: input, output, errors.
+    pub fn take_pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
+        (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take())
     }
 
     /// Waits for the leader; what it started and left is killed then, as with the first process of a container.

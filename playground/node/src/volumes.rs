@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
 
 use crate::environment::Lookup;
 use crate::fields;
+use crate::tokens::Tokens;
 
 /// What a volume contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub(crate) fn content(
     volume: &Volume,
     lookup: &dyn Lookup,
     allocatable: &BTreeMap<String, f64>,
+    tokens: &Tokens,
 ) -> Result<Content, String> {
     let mut files = Files { pod, ip, lookup, allocatable, list: BTreeMap::new() };
     if let Some(source) = &volume.config_map {
@@ -56,8 +58,10 @@ pub(crate) fn content(
                 files.secret(&part.name, part.items.as_deref(), part.optional, source.default_mode)?;
             } else if let Some(part) = &part.downward_api {
                 files.downward(part.items.as_deref(), source.default_mode)?;
+            } else if let Some(part) = &part.service_account_token {
+                let token = tokens.get(part).ok_or("the service account's token is not there yet")?;
+                files.put(&part.path, token.into_bytes(), source.default_mode)?;
             }
-            // A service account token is of no use to a process that is not told of an API server.
         }
     } else if let Some(source) = &volume.persistent_volume_claim {
         return Ok(Content::Claim(source.claim_name.clone()));
@@ -236,7 +240,7 @@ mod tests {
         value.as_object_mut().unwrap().extend(volume.as_object().unwrap().clone());
         let volume: Volume = serde_json::from_value(value).unwrap();
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d"}})).unwrap();
-        match content(&pod, Ipv4Addr::LOCALHOST, &volume, &Objects, &BTreeMap::new())? {
+        match content(&pod, Ipv4Addr::LOCALHOST, &volume, &Objects, &BTreeMap::new(), &Tokens::default())? {
             Content::Files(files) => Ok(files),
             other => Err(format!("{other:?}")),
         }
@@ -250,6 +254,12 @@ mod tests {
             "items": [{"key": "a.txt", "path": "x/y.txt"}]}}))
         .unwrap();
         assert_eq!(some["x/y.txt"], (b"one".to_vec(), 0o600));
+    }
+
+    #[test]
+    fn a_token_is_waited_for() {
+        let volume = json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}});
+        assert!(files(volume).unwrap_err().contains("not there yet"));
     }
 
     #[test]

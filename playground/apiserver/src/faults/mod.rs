@@ -6,9 +6,11 @@
 //! by its number or all).
 
 mod http;
+mod lease;
 mod rule;
 
 pub(crate) use http::answer;
+pub(crate) use lease::seen;
 pub(crate) use rule::Facts;
 pub use rule::{Error as RuleError, Fault, Rule};
 
@@ -158,7 +160,11 @@ impl Faults {
         let facts = facts(app, request);
         let seed = state.seed;
         let mut hit = false;
-        for active in state.rules.iter_mut().filter(|a| !a.rule.fault().is_of_watches()) {
+        let of_requests = |a: &&mut ActiveRule| {
+            let fault = a.rule.fault();
+            !fault.is_of_watches() && !fault.is_of_leases()
+        };
+        for active in state.rules.iter_mut().filter(of_requests) {
             let idle = *active.rule.fault() == Fault::StaleList && facts.verb != "list";
             if idle || !active.take(seed, &facts) {
                 continue;
@@ -180,6 +186,32 @@ impl Faults {
             self.tell();
         }
         verdict
+    }
+
+    /// How a Lease's clock goes for a reader; `facts` name the Lease.
+    pub(crate) fn lease_clock(&self, facts: &Facts) -> lease::Clock {
+        let mut clock = lease::Clock::default();
+        let mut state = self.state();
+        let seed = state.seed;
+        let mut hit = false;
+        for active in state.rules.iter_mut().filter(|a| a.rule.fault().is_of_leases()) {
+            if !active.take(seed, facts) {
+                continue;
+            }
+            hit = true;
+            match active.rule.fault() {
+                Fault::ShiftLeases { milliseconds } => {
+                    clock.shift = clock.shift.saturating_add(*milliseconds)
+                }
+                // The rule that has been in force for longest says since when.
+                _ => clock.frozen_at = clock.frozen_at.or(Some(active.revision)),
+            }
+        }
+        drop(state);
+        if hit {
+            self.tell();
+        }
+        clock
     }
 
     /// What befalls an open watch by rules that it has not met yet; `met` is the number of the last one that it has.

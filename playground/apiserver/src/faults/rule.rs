@@ -50,12 +50,26 @@ pub enum Fault {
     },
     /// Lists show the state of when the rule was added. A list that asks for a newer one is answered properly.
     StaleList,
+    /// Leases are read as if their holders' clocks went wrong: the times of their renewals are moved by this much, back when
+    /// it is negative. What is stored, and what holders read of their own writes, stays right. A rule's name and namespace
+    /// mean the Lease here, in lists and watches, too.
+    ShiftLeases {
+        /// How far.
+        milliseconds: i64,
+    },
+    /// Leases are read as if nobody had renewed them since the rule was added; everything else about them is current.
+    FreezeLeases,
 }
 
 impl Fault {
     /// Whether it befalls watches only, during their life.
     pub(crate) fn is_of_watches(&self) -> bool {
         matches!(self, Fault::DropWatch { .. } | Fault::SilenceWatch { .. })
+    }
+
+    /// Whether it befalls Leases when they are read.
+    pub(crate) fn is_of_leases(&self) -> bool {
+        matches!(self, Fault::ShiftLeases { .. } | Fault::FreezeLeases)
     }
 }
 

@@ -110,7 +110,14 @@ fn object_type(schema: &Value) -> Type {
     out.fields.remove("apiVersion");
     out.fields.remove("kind");
     let metadata = TABLE.get("meta.v1.ObjectMeta").cloned().unwrap_or_else(|| Arc::new(Type::Any));
-    let field = Field { ty: metadata, empty: Empty::Always, default: None, allowed: Vec::new() };
+    let field = Field {
+        ty: metadata,
+        empty: Empty::Always,
+        default: None,
+        allowed: Vec::new(),
+        required: false,
+        patch_strategy: String::new(),
+    };
     out.fields.insert("metadata".into(), field);
     Type::Struct(out)
 }
@@ -164,13 +171,22 @@ fn object(schema: &Value, preserve: bool, depth: usize) -> Type {
             empty: Empty::AsSent,
             default: property.get("default").cloned(),
             allowed: Vec::new(),
+            required: false,
+            patch_strategy: String::new(),
         };
         fields.insert(name.clone(), field);
     }
     let embedded = schema["x-kubernetes-embedded-resource"] == true;
     if embedded {
         let metadata = TABLE.get("meta.v1.ObjectMeta").cloned().unwrap_or_else(|| Arc::new(Type::Any));
-        let field = |ty: Arc<Type>| Field { ty, empty: Empty::AsSent, default: None, allowed: Vec::new() };
+        let field = |ty: Arc<Type>| Field {
+            ty,
+            empty: Empty::AsSent,
+            default: None,
+            allowed: Vec::new(),
+            required: false,
+            patch_strategy: String::new(),
+        };
         fields.insert("metadata".into(), field(metadata));
         for name in ["apiVersion", "kind"] {
             fields.entry(name.into()).or_insert_with(|| field(Arc::new(Type::String)));

@@ -113,6 +113,10 @@ pub struct Field {
     pub default: Option<Value>,
     /// Allowed values of a string.
     pub allowed: Vec<String>,
+    /// Whether the field has to be there.
+    pub required: bool,
+    /// How a strategic merge patch treats it, as `merge,retainKeys`; empty for as usual.
+    pub patch_strategy: String,
 }
 
 /// What becomes of an empty value when an object is written.

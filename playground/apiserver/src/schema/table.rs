@@ -75,6 +75,8 @@ struct Options {
     d: Option<Value>,
     #[serde(default)]
     e: Vec<String>,
+    #[serde(default)]
+    r: u8,
     #[serde(default, rename = "A")]
     atomic: u8,
 }
@@ -143,7 +145,14 @@ fn build(
             "n" => Empty::Null,
             _ => Empty::Omit,
         };
-        let field_type = Field { ty, empty, default: options.d.clone(), allowed: options.e.clone() };
+        let field_type = Field {
+            ty,
+            empty,
+            default: options.d.clone(),
+            allowed: options.e.clone(),
+            required: options.r == 1,
+            patch_strategy: options.s.clone(),
+        };
         fields.insert(field.clone(), field_type);
     }
     let built =

@@ -2,10 +2,9 @@
 
 use super::{Call, Written};
 use crate::decode::{self, Parsed};
-use crate::managed;
 use crate::schema::Type;
 use crate::status::{About, Refusal};
-use crate::{body, patch, strategy};
+use crate::{body, last_applied, managed, patch, strategy};
 use serde_json::{Value, json};
 
 impl Call<'_> {
@@ -34,8 +33,9 @@ impl Call<'_> {
         self.retry(|call, live, shown| {
             let patched = apply_patch(kind, shown, &parsed.value, &resource.ty)?;
             let mut unknown = Vec::new();
+            let shape = patched.clone();
             let mut new = decode::decode(patched, &resource.ty, &mut unknown)
-                .map_err(|error| Refusal::bad_request(error.to_string()))?;
+                .map_err(|error| patch::misfit(kind, &parsed.value, &shape, &error))?;
             call.report_fields(&unknown, &parsed.duplicates, "")?;
             call.check_name_of(&mut new)?;
             call.check_namespace_of(&mut new)?;
@@ -97,15 +97,11 @@ impl Call<'_> {
     fn applied(&mut self, live: &Value, config: &Value, force: bool) -> Result<Value, Refusal> {
         let resource = self.target.resource.clone();
         let reset = strategy::reset(&resource, &self.target.subresource);
-        let new = self.with_write(&reset, |write| managed::apply(live, config, force, write));
+        let new = self.with_write(&reset, |write| last_applied::apply(live, config, force, write));
         let new = new.map_err(|error| match error {
             managed::Error::Untyped { .. } => Refusal::internal(error.to_string()),
-            managed::Error::Conflict { message, causes } => Refusal::apply_conflict(message, causes),
+            managed::Error::Conflict { message, causes, .. } => Refusal::apply_conflict(message, causes),
         })?;
-        let mut new = new;
-        if self.manager() == "kubectl" {
-            remember_applied(&mut new, config);
-        }
         let mut unknown = Vec::new();
         let mut new = decode::decode(new, &resource.ty, &mut unknown).map_err(|error| {
             Refusal::internal(format!("failed to convert new object to proper version: {error}"))
@@ -118,22 +114,6 @@ impl Call<'_> {
         self.set_defaults(&mut new)?;
         Ok(new)
     }
-}
-
-/// What kubectl's client-side apply keeps, so that one can go back to it.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-/// Keeps the configuration that kubectl applied in the annotation of its client-side apply, where there is one.
-fn remember_applied(object: &mut Value, config: &Value) {
-    let slot = &mut object["metadata"]["annotations"];
-    if slot[LAST_APPLIED].as_str().is_none_or(str::is_empty) {
-        return;
-    }
-    let mut plain = config.clone();
-    if let Some(Value::Object(annotations)) = plain.pointer_mut("/metadata/annotations") {
-        annotations.shift_remove(LAST_APPLIED);
-    }
-    slot[LAST_APPLIED] = format!("{}\n", body::sorted(&plain)).into();
 }
 
 /// Applies a patch that is not a server-side apply.

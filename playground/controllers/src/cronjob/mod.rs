@@ -114,8 +114,13 @@ fn account(plan: &mut Plan, jobs: &[Arc<Job>]) {
                     plan.status.last_successful_time = at.map(Time);
                 }
             }
-            // Its creation was recorded, but not in the list: the write of the status failed then.
-            (false, None) => active.push(reference(job)),
+            // Made by this controller, but not in the list: the write of the status failed then.
+            (false, None) if is_own(job) => active.push(reference(job)),
+            (false, None) => {
+                let name = meta::name(job.as_ref());
+                let message = format!("Saw a job that the controller did not create or forgot: {name}");
+                plan.events.push((true, "UnexpectedJob", message));
+            }
             _ => {}
         }
     }
@@ -130,6 +135,11 @@ fn account(plan: &mut Plan, jobs: &[Arc<Job>]) {
         there
     });
     plan.status.active = (!active.is_empty()).then_some(active);
+}
+
+/// Whether a Job was made for a time of the schedule, and not by somebody from the CronJob's template.
+fn is_own(job: &Job) -> bool {
+    job.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(SCHEDULED))
 }
 
 /// Finds the oldest finished Jobs beyond the limits.
@@ -307,7 +317,8 @@ mod tests {
     }
 
     fn job_in(number: usize, state: &str) -> Arc<Job> {
-        let mut value = json!({"metadata": {"name": format!("j{number}"), "uid": format!("j{number}")},
+        let mut value = json!({"metadata": {"name": format!("j{number}"), "uid": format!("j{number}"),
+            "annotations": {SCHEDULED: "2026-01-01T00:00:00Z"}},
             "status": {"startTime": format!("2026-01-01T00:00:{number:02}Z")}});
         if state != "active" {
             value["status"]["conditions"] =
@@ -377,6 +388,15 @@ mod tests {
         assert_eq!(active, ["j8"]);
         assert_eq!(reasons(&plan), ["SawCompletedJob", "MissingJob"]);
         assert!(plan.status.last_successful_time.is_some());
+    }
+
+    #[test]
+    fn a_job_of_somebody_else_is_told_of_and_not_counted() {
+        let mut job = job_in(1, "active").as_ref().clone();
+        job.metadata.annotations = None;
+        let plan = plan(&cron(json!({"concurrencyPolicy": "Forbid"}), json!({})), &[Arc::new(job)], now());
+        assert_eq!(reasons(&plan), ["UnexpectedJob"]);
+        assert_eq!((plan.status.active, plan.start.is_some()), (None, true));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(crate) async fn reconcile(cluster: &Cluster, key: &Key) -> Result<Outcome, E
             Write::Delete(set) => cluster.replica_sets.delete(&set).await?,
             Write::Revision(number) => {
                 let patch = serde_json::json!({"metadata": {"annotations": {revision::REVISION: number}}});
-                next = cluster.deployments.merge(&next, &patch).await?;
+                next = cluster.deployments.merge_status(&next, &patch).await?;
             }
         }
     }

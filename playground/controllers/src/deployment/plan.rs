@@ -163,7 +163,9 @@ impl<'a> Rollout<'a> {
             let size = self.new_size(0);
             revision::set_size(&mut set, size, self.wanted, self.strategy.surge());
             conditions.note_created(self.spec, meta::name(&set));
-            self.events.push(format!("Scaled up replica set {} from 0 to {size}", meta::name(&set)));
+            if size > 0 {
+                self.events.push(format!("Scaled up replica set {} from 0 to {size}", meta::name(&set)));
+            }
             self.new = Some(Member { set, create: true, dirty: false });
         }
         self.revision = self.new.as_ref().map(|new| revision::of(&new.set).to_string());

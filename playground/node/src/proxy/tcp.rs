@@ -69,10 +69,6 @@ fn wanted(services: &[Arc<Service>]) -> BTreeMap<SocketAddr, Target> {
         let Some(spec) = &service.spec else { continue };
         let ip: Option<Ipv4Addr> = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok());
         let Some(ip) = ip.filter(|ip| ip.is_loopback() && *ip != Ipv4Addr::LOCALHOST) else { continue };
-        // The API server's own Service leads to no pod.
-        if spec.selector.is_none() {
-            continue;
-        }
         for port in spec.ports.iter().flatten() {
             let tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
             if let (true, Ok(number)) = (tcp, u16::try_from(port.port)) {

@@ -54,7 +54,7 @@ async fn failing_pods_say_why() {
     assert_eq!(status.last_state.unwrap().terminated.unwrap().exit_code, 3);
     assert_eq!(crash.status.unwrap().phase.as_deref(), Some("Running"));
     let log = std::fs::read_to_string(cluster.node.log_path("dev", "crash", "main")).unwrap();
-    assert_eq!(log, "dying\n");
+    assert!(log.ends_with(" stdout F dying\n"), "{log}");
 
     let unknown = cluster
         .pod("unknown", "the image is given up", |pod| {

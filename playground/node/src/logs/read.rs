@@ -1,113 +1,16 @@
-//! The output of containers: one file for the present run and one for the run before.
-//!
-//! A process writes to its file itself, so its output costs the node nothing and survives it. The time of a line is
-//! therefore not known.
+//! From a container's file to whoever asks for its output.
 
-use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use jiff::Timestamp;
 
-use crate::context::safe;
-
-/// Where a container's output goes.
-pub(crate) fn path(root: &Path, namespace: &str, pod: &str, container: &str) -> PathBuf {
-    pod_folder(root, namespace, pod).join(format!("{}.log", safe(container)))
-}
-
-/// Where the output of the run before is kept.
-fn previous(path: &Path) -> PathBuf {
-    path.with_extension("previous.log")
-}
-
-/// The file that exists while the container runs, for those who follow its output.
-fn running(path: &Path) -> PathBuf {
-    path.with_extension("running")
-}
-
-/// Opens the file for a new run; `keep` keeps the old one as that of the run before.
-pub(crate) fn create(path: &Path, keep: bool) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    if keep && path.exists() {
-        fs::rename(path, previous(path))?;
-    } else {
-        let _ = fs::remove_file(path);
-        let _ = fs::remove_file(previous(path));
-    }
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-/// Shows that a container runs, until it is dropped.
-pub(crate) struct Running {
-    path: PathBuf,
-}
-
-impl Running {
-    /// Marks the run that writes to this file.
-    pub fn mark(log: &Path) -> Running {
-        let path = running(log);
-        if let Err(error) = fs::write(&path, "") {
-            tracing::debug!(%error, "a log cannot be followed");
-        }
-        Running { path }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// The logs of pods that are gone. The last ones are kept, for that is where one looks after a failure.
-#[derive(Default)]
-pub(crate) struct Graveyard {
-    folders: Mutex<VecDeque<PathBuf>>,
-}
-
-/// Pods whose logs outlive them.
-const REMEMBERED: usize = 100;
-
-impl Graveyard {
-    /// Keeps a gone pod's logs, and gives up those of the pod that went longest ago. `lives` says whether a folder
-    /// belongs to a living pod again.
-    pub fn bury(&self, folder: PathBuf, lives: impl Fn(&Path) -> bool) {
-        let given_up = {
-            let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-            folders.retain(|known| *known != folder);
-            folders.push_back(folder);
-            if folders.len() > REMEMBERED { folders.pop_front() } else { None }
-        };
-        if let Some(folder) = given_up.filter(|folder| !lives(folder))
-            && let Err(error) = fs::remove_dir_all(&folder)
-        {
-            tracing::debug!(%error, folder = %folder.display(), "old logs could not be removed");
-        }
-    }
-}
-
-/// The folder with the logs of a pod.
-pub(crate) fn pod_folder(root: &Path, namespace: &str, pod: &str) -> PathBuf {
-    root.join("logs").join(safe(namespace)).join(safe(pod))
-}
-
-/// The last bytes of a file as text; none if there are none.
-pub(crate) fn tail(path: &Path, bytes: u64) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(bytes))).ok()?;
-    let mut text = Vec::new();
-    file.take(bytes).read_to_end(&mut text).ok()?;
-    Some(String::from_utf8_lossy(&text).into_owned()).filter(|text| !text.is_empty())
-}
+use super::{Line, path, previous, running};
 
 /// Which part of a container's output is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,8 +19,12 @@ pub struct LogOptions {
     pub follow: bool,
     /// The run before the present one.
     pub previous: bool,
+    /// Put its time before each line.
+    pub timestamps: bool,
     /// Only this many lines from the end.
     pub tail_lines: Option<u64>,
+    /// Only what was said since then.
+    pub since: Option<Timestamp>,
     /// At most this many bytes.
     pub limit_bytes: Option<u64>,
 }
@@ -128,7 +35,7 @@ pub struct Logs {
     root: PathBuf,
 }
 
-/// Bytes handed out at a time.
+/// Bytes read at a time.
 const BLOCK: usize = 64 * 1024;
 /// How often a followed file is looked at. Only as long as somebody follows it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -169,24 +76,84 @@ impl Logs {
             .and_then(|start| file.seek(SeekFrom::Start(start)))
             .map_err(|error| format!("the log of container \"{container}\" cannot be read: {error}"))?;
         let follow = (options.follow && !options.previous).then(|| running(&current));
-        let state = (file, options.limit_bytes.unwrap_or(u64::MAX), follow);
-        Ok(stream::unfold(state, |(mut file, left, follow)| async move {
+        let state = (file, Output::new(options), follow);
+        Ok(stream::unfold(state, |(mut file, mut output, follow)| async move {
             loop {
+                if output.left == 0 {
+                    return None;
+                }
                 // Asked before the file is read, so that the last words are not missed.
                 let running = follow.as_ref().is_some_and(|path| path.exists());
                 let mut block = Vec::new();
-                let size = left.min(BLOCK as u64);
-                match file.by_ref().take(size).read_to_end(&mut block) {
-                    Ok(0) if size > 0 && running => tokio::time::sleep(LOOK).await,
+                match file.by_ref().take(BLOCK as u64).read_to_end(&mut block) {
+                    Ok(0) if running => tokio::time::sleep(LOOK).await,
                     Ok(0) | Err(_) => return None,
-                    Ok(read) => {
-                        let left = left.saturating_sub(read as u64);
-                        return Some((Bytes::from(block), (file, left, follow)));
+                    Ok(_) => {
+                        let bytes = output.push(&block);
+                        if !bytes.is_empty() {
+                            return Some((Bytes::from(bytes), (file, output, follow)));
+                        }
                     }
                 }
             }
         })
         .boxed())
+    }
+}
+
+/// Log lines on their way to output.
+struct Output {
+    timestamps: bool,
+    since: Option<Timestamp>,
+    left: u64,
+    /// The beginning of a log line whose end was not read yet.
+    begun: Vec<u8>,
+    /// Whether the last line's text goes on in the next.
+    goes_on: bool,
+}
+
+impl Output {
+    fn new(options: LogOptions) -> Output {
+        Output {
+            timestamps: options.timestamps,
+            since: options.since,
+            left: options.limit_bytes.unwrap_or(u64::MAX),
+            begun: Vec::new(),
+            goes_on: false,
+        }
+    }
+
+    fn push(&mut self, block: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for part in block.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(part);
+            if self.begun.last() == Some(&b'\n') {
+                let line = std::mem::take(&mut self.begun);
+                self.line(&line, &mut out);
+            }
+        }
+        let allowed = usize::try_from(self.left).unwrap_or(usize::MAX);
+        out.truncate(allowed);
+        self.left = self.left.saturating_sub(out.len() as u64);
+        out
+    }
+
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        let Some(line) = Line::parse(line) else { return };
+        if let Some(since) = self.since
+            && line.time.parse::<Timestamp>().is_ok_and(|time| time < since)
+        {
+            return;
+        }
+        if self.timestamps && !self.goes_on {
+            out.extend_from_slice(line.time.as_bytes());
+            out.push(b' ');
+        }
+        out.extend_from_slice(line.text);
+        if line.whole {
+            out.push(b'\n');
+        }
+        self.goes_on = !line.whole;
     }
 }
 
@@ -219,7 +186,14 @@ fn tail_offset(file: &mut File, lines: u64) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Running, tail};
     use super::*;
+    use std::fs::{self, OpenOptions};
+
+    const ONE: &str = "2026-01-01T00:00:01.000000000Z stdout F one\n";
+    const TWO: &str = "2026-01-01T00:00:02.000000000Z stdout F two\n";
+    const THREE: &str =
+        "2026-01-01T00:00:03.000000000Z stdout P thr\n2026-01-01T00:00:03.500000000Z stdout F ee\n";
 
     fn written(name: &str, text: &str) -> (PathBuf, Logs) {
         let root = std::env::temp_dir().join(format!("logs-{name}-{}", std::process::id()));
@@ -236,32 +210,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_a_log_is_cut_by_lines_and_bytes() {
-        let (root, logs) = written("tail", "one\ntwo\nthree\n");
-        let with = |tail_lines, limit_bytes| LogOptions { tail_lines, limit_bytes, ..LogOptions::default() };
+    async fn parts_are_cut_out_by_lines_bytes_and_time() {
+        let (root, logs) = written("parts", &[ONE, TWO, THREE].concat());
+        let all = LogOptions::default();
+        let second = "2026-01-01T00:00:02Z".parse().unwrap();
         for (options, expected) in [
-            (with(None, None), "one\ntwo\nthree\n"),
-            (with(Some(0), None), ""),
-            (with(Some(1), None), "three\n"),
-            (with(Some(2), None), "two\nthree\n"),
-            (with(Some(9), None), "one\ntwo\nthree\n"),
-            (with(Some(2), Some(5)), "two\nt"),
+            (all, "one\ntwo\nthree\n"),
+            (LogOptions { tail_lines: Some(0), ..all }, ""),
+            (LogOptions { tail_lines: Some(3), ..all }, "two\nthree\n"),
+            (LogOptions { tail_lines: Some(9), ..all }, "one\ntwo\nthree\n"),
+            (LogOptions { limit_bytes: Some(5), ..all }, "one\nt"),
+            (LogOptions { since: Some(second), ..all }, "two\nthree\n"),
+            (
+                LogOptions { timestamps: true, since: Some(second), ..all },
+                "2026-01-01T00:00:02.000000000Z two\n2026-01-01T00:00:03.000000000Z three\n",
+            ),
         ] {
             assert_eq!(read(&logs, options).await, expected, "{options:?}");
         }
+        assert_eq!(tail(&path(&root, "dev", "p", "c"), 8).unwrap(), "o\nthree\n");
         fs::remove_dir_all(root).unwrap();
     }
 
     #[tokio::test]
     async fn a_followed_log_ends_with_its_run() {
-        let (root, logs) = written("follow", "one\n");
+        let (root, logs) = written("follow", ONE);
         let file = path(&root, "dev", "p", "c");
         let mark = Running::mark(&file);
         let options = LogOptions { follow: true, ..LogOptions::default() };
         let mut stream = logs.open("dev", "p", "c", options).unwrap();
         assert_eq!(stream.next().await.unwrap(), "one\n");
         let mut more = OpenOptions::new().append(true).open(&file).unwrap();
-        io::Write::write_all(&mut more, b"two\n").unwrap();
+        // A line counts once it is whole.
+        io::Write::write_all(&mut more, &TWO.as_bytes()[..10]).unwrap();
+        io::Write::write_all(&mut more, &TWO.as_bytes()[10..]).unwrap();
         assert_eq!(stream.next().await.unwrap(), "two\n");
         drop(mark);
         assert_eq!(stream.next().await, None);
