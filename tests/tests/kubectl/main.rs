@@ -4,7 +4,8 @@
 //! its controllers says; `tests/control-plane/run.sh` starts one:
 //!
 //! ```text
-//! tests/control-plane/run.sh sh -c 'KUBECTL_SUITE_KUBECONFIG=$KUBECONFIG cargo test -p tests --test kubectl'
+//! tests/control-plane/run.sh                       # prints the path of a kubeconfig and goes on
+//! KUBECTL_SUITE_KUBECONFIG=THAT cargo test -p tests --test kubectl
 //! ```
 //!
 //! What needs pods that run is left out there, for it has no node.
