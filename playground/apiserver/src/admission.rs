@@ -1,6 +1,15 @@
-//! Admission by ValidatingAdmissionPolicy.
+//! Admission: what the server's plugins make of a write, and ValidatingAdmissionPolicies.
 //!
-//! Rules: https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
+//! Rules: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/ and
+//! https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
+
+mod accounts;
+mod limits;
+pub mod pod_security;
+mod priorities;
+mod quotas;
+mod standards;
+mod warnings;
 
 use crate::expressions::compiled;
 use crate::selector::Labels;
@@ -21,6 +30,70 @@ struct Verdict {
     message: String,
     reason: String,
     actions: Vec<String>,
+}
+
+/// Completes a new object before it is validated.
+pub fn complete(call: &Call<'_>, object: &mut Value) -> Result<(), Refusal> {
+    if call.target.resource.is("", "pods") && call.target.subresource.is_empty() {
+        limits::set_defaults(call.app, &call.target.namespace, object);
+        if call.app.config.service_accounts {
+            accounts::set(call.app, &call.target.namespace, object)?;
+        }
+        priorities::set(call.app, object)?;
+    }
+    Ok(())
+}
+
+/// Completes a changed object before it is validated.
+pub fn complete_change(call: &Call<'_>, object: &mut Value) {
+    if call.target.resource.is("", "pods")
+        && call.target.subresource.is_empty()
+        && let Value::Object(spec) = &mut object["spec"]
+    {
+        crate::strategy::tolerate(spec);
+    }
+}
+
+/// Refuses to resize a pod on a node that is not there.
+fn check_node(call: &Call<'_>, pod: &Value, old: Option<&Value>) -> Result<(), Refusal> {
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    let changed = old.is_some_and(|old| old["spec"] != pod["spec"]);
+    if call.target.subresource == "resize"
+        && changed
+        && !node.is_empty()
+        && call.app.store().get("nodes", node).is_none()
+    {
+        return Err(Refusal::forbidden(call.about(), &format!("node {node:?} not found")));
+    }
+    Ok(())
+}
+
+/// Judges a write that is valid. Warnings for the client are added to `warnings`.
+pub fn judge(
+    call: &Call<'_>,
+    operation: &str,
+    object: &Value,
+    old: Option<&Value>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let resource = &call.target.resource;
+    let is_whole = call.target.subresource.is_empty();
+    if is_whole {
+        warnings.extend(warnings::of(resource, object, old));
+    }
+    if is_whole && resource.group.is_empty() && (old.is_none() || resource.plural == "persistentvolumeclaims")
+    {
+        limits::check(call.app, &call.target.namespace, &resource.plural, object)?;
+    }
+    if resource.is("", "pods") {
+        check_node(call, object, old)?;
+    }
+    warnings.extend(pod_security::check(call, object, old)?);
+    warnings.extend(check(call, operation, Some(object), old)?);
+    if old.is_none() {
+        quotas::count(call, object)?;
+    }
+    Ok(())
 }
 
 /// Checks a write against the policies; the result is warnings for the client.

@@ -2,17 +2,22 @@
 
 use crate::app::App;
 use crate::rbac::{self, Action};
-use crate::request::Request;
+use crate::request::{Request, percent_decode};
 use crate::status::{About, Refusal};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// An authenticated user.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct User {
     /// User name.
     pub name: String,
     /// Groups.
     pub groups: Vec<String>,
+    /// What tells users of one name apart; empty when nothing does.
+    pub uid: String,
+    /// What else is known of the user.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
@@ -34,12 +39,23 @@ impl User {
     }
 
     fn of(name: &str, groups: &[&str]) -> User {
-        User { name: name.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect() }
+        User {
+            name: name.into(),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+            ..User::default()
+        }
     }
 
     /// As `userInfo` of a review.
     pub fn to_value(&self) -> Value {
-        json!({"username": self.name, "groups": self.groups})
+        let mut out = json!({"username": self.name, "groups": self.groups});
+        if !self.uid.is_empty() {
+            out["uid"] = self.uid.clone().into();
+        }
+        if !self.extra.is_empty() {
+            out["extra"] = json!(self.extra);
+        }
+        out
     }
 }
 
@@ -55,16 +71,41 @@ pub fn authenticate(app: &App, request: &Request) -> Result<User, Refusal> {
 
 fn impersonate(app: &App, request: &Request, user: User) -> Result<User, Refusal> {
     let name = request.header("impersonate-user");
-    if name.is_empty() {
-        return Ok(user);
-    }
     let groups = request.headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok());
     let mut groups: Vec<String> = groups.map(str::to_owned).collect();
-    let mut wanted = vec![("users".to_owned(), String::new(), name.to_owned())];
+    let uid = request.header("impersonate-uid");
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (header, value) in &request.headers {
+        if let (Some(key), Ok(value)) = (header.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
+            extra.entry(percent_decode(key, false)).or_default().push(value.to_owned());
+        }
+    }
+    if name.is_empty() {
+        if groups.is_empty() && uid.is_empty() && extra.is_empty() {
+            return Ok(user);
+        }
+        let go_list = |list: &[String]| {
+            let quoted: Vec<String> = list.iter().map(|g| format!("{g:?}")).collect();
+            format!("[]string{{{}}}", quoted.join(", "))
+        };
+        let groups = if groups.is_empty() { "[]string(nil)".into() } else { go_list(&groups) };
+        let pairs: Vec<String> = extra.iter().map(|(k, v)| format!("{k:?}:{}", go_list(v))).collect();
+        let extra = if pairs.is_empty() {
+            "map[string][]string(nil)".to_owned()
+        } else {
+            format!("map[string][]string{{{}}}", pairs.join(", "))
+        };
+        return Err(Refusal::bad_request(format!(
+            "requested &user.DefaultInfo{{Name:\"\", UID:{uid:?}, Groups:{groups}, Extra:{extra}}} without impersonating a \
+             user name"
+        )));
+    }
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    let mut wanted = vec![("", "users", "", String::new(), name.to_owned())];
     if let Some((namespace, account)) =
         name.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':'))
     {
-        wanted = vec![("serviceaccounts".into(), namespace.into(), account.into())];
+        wanted = vec![("", "serviceaccounts", "", namespace.into(), account.into())];
         if groups.is_empty() {
             groups = User::service_account(namespace, account).groups;
         }
@@ -73,12 +114,21 @@ fn impersonate(app: &App, request: &Request, user: User) -> Result<User, Refusal
         groups
             .iter()
             .filter(|g| !g.starts_with("system:serviceaccounts") && *g != "system:authenticated")
-            .map(|g| ("groups".to_owned(), String::new(), g.clone())),
+            .map(|g| ("", "groups", "", String::new(), g.clone())),
     );
-    for (resource, namespace, name) in wanted {
-        let action = Action::on("impersonate", "", &resource, "", &namespace, &name);
+    if !uid.is_empty() {
+        wanted.push((AUTHENTICATION, "uids", "", String::new(), uid.to_owned()));
+    }
+    for (key, values) in &extra {
+        for value in values {
+            wanted.push((AUTHENTICATION, "userextras", key, String::new(), value.clone()));
+        }
+    }
+    for (group, resource, sub, namespace, name) in wanted {
+        let action = Action::on("impersonate", group, resource, sub, &namespace, &name);
         if !rbac::allowed(app, &user, &action) {
-            return Err(Refusal::forbidden(About::new("", &resource, &name), &action.denial(&user)));
+            let resource = if sub.is_empty() { resource.to_owned() } else { format!("{resource}/{sub}") };
+            return Err(Refusal::forbidden(About::new(group, &resource, &name), &action.denial(&user)));
         }
     }
     let everybody =
@@ -86,5 +136,5 @@ fn impersonate(app: &App, request: &Request, user: User) -> Result<User, Refusal
     if !groups.iter().any(|g| g == everybody) {
         groups.push(everybody.into());
     }
-    Ok(User { name: name.into(), groups })
+    Ok(User { name: name.into(), groups, uid: uid.to_owned(), extra })
 }

@@ -2,6 +2,7 @@
 
 use crate::decode::{self, Parsed};
 use crate::status::Refusal;
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Largest body that is read, in bytes (a real server's limit).
@@ -28,7 +29,10 @@ pub fn yaml(bytes: &[u8]) -> Result<Parsed, Refusal> {
         Refusal::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {why}"))
     };
     let text = std::str::from_utf8(bytes).map_err(|_| refuse("control characters are not allowed".into()))?;
-    let value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| {
+    // Of several documents the first one counts.
+    let first = serde_yaml::Deserializer::from_str(text).next();
+    let parsed = first.map_or(Ok(serde_yaml::Value::Null), serde_yaml::Value::deserialize);
+    let value: serde_yaml::Value = parsed.map_err(|error| {
         let line = error.location().map_or(1, |l| l.line()).min(text.lines().count());
         let text = error.to_string();
         let why = if text.contains("did not find expected") {
@@ -44,6 +48,20 @@ pub fn yaml(bytes: &[u8]) -> Result<Parsed, Refusal> {
     })?;
     let value = from_yaml(value, 0).ok_or_else(|| refuse("unsupported value".into()))?;
     Ok(Parsed { value, duplicates: Vec::new() })
+}
+
+/// The same value with the keys of objects in order, as Go writes them.
+pub fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        Value::Object(fields) => {
+            let mut keys: Vec<&String> = fields.keys().collect();
+            keys.sort();
+            let pairs = keys.into_iter().map(|k| (k.clone(), sorted(&fields[k])));
+            pairs.collect::<serde_json::Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
 }
 
 fn from_yaml(value: serde_yaml::Value, depth: usize) -> Option<Value> {

@@ -26,6 +26,11 @@ pub fn run(app: &App) {
         ("system:discovery", "system:discovery", "system:authenticated"),
         ("system:basic-user", "system:basic-user", "system:authenticated"),
         ("system:public-info-viewer", "system:public-info-viewer", "system:unauthenticated"),
+        (
+            "system:service-account-issuer-discovery",
+            "system:service-account-issuer-discovery",
+            "system:serviceaccounts",
+        ),
     ] {
         let mut subjects = group(subject);
         if name == "system:public-info-viewer"
@@ -234,6 +239,15 @@ fn roles() -> Vec<(&'static str, Value)> {
                 "/readyz",
                 "/version",
                 "/version/"
+            ])),
+        ),
+        (
+            "system:service-account-issuer-discovery",
+            paths(json!([
+                "/.well-known/openid-configuration",
+                "/.well-known/openid-configuration/",
+                "/openid/v1/jwks",
+                "/openid/v1/jwks/"
             ])),
         ),
         (

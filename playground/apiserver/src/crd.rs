@@ -60,8 +60,16 @@ pub fn after_write(app: &App, resource: &Resource, stored: &Object) {
         clean_up(app, definition);
         return;
     }
-    serve(app, definition);
-    if let Some(next) = accepted(app, resource, definition) {
+    let next = accepted(app, resource, definition);
+    let is_established = |definition: &Value| {
+        let conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().any(|c| c["type"] == "Established" && c["status"] == "True")
+    };
+    // Names that another definition has are not served, unless they already were.
+    if is_established(next.as_ref().unwrap_or(definition)) {
+        serve(app, definition);
+    }
+    if let Some(next) = next {
         // A racing write accepts the names itself.
         let _ = app.store_mut().update(TABLE, &stored.key, stored.revision, next);
     }
@@ -81,20 +89,98 @@ fn names(definition: &Value) -> (String, String) {
     (text(&definition["spec"]["group"]), text(&definition["spec"]["names"]["plural"]))
 }
 
+/// The names of a definition that no other one of its group has, and what is wrong with the others.
+///
+/// Rules: k8s.io/apiextensions-apiserver `pkg/controller/status/naming_controller.go`.
+fn negotiated(app: &App, definition: &Value) -> (Value, Option<(&'static str, String)>) {
+    let wanted = &definition["spec"]["names"];
+    let own = definition["metadata"]["name"].as_str().unwrap_or_default();
+    let (mut resources, mut kinds): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    for other in app.store().range(TABLE, "", "") {
+        if other.key == own || other.value["spec"]["group"] != definition["spec"]["group"] {
+            continue;
+        }
+        let taken = &other.value["status"]["acceptedNames"];
+        resources.extend([taken["plural"].clone(), taken["singular"].clone()]);
+        resources.extend(taken["shortNames"].as_array().cloned().unwrap_or_default());
+        kinds.extend([taken["kind"].clone(), taken["listKind"].clone()]);
+    }
+    let taken =
+        |list: &[Value], name: &Value| name.as_str().is_some_and(|n| !n.is_empty()) && list.contains(name);
+    let before = &definition["status"]["acceptedNames"];
+    let mut accepted = before.clone();
+    if !accepted.is_object() {
+        accepted = json!({});
+    }
+    let mut conflict = None;
+    let checks: [(&str, &'static str, &[Value]); 5] = [
+        ("plural", "PluralConflict", &resources),
+        ("singular", "SingularConflict", &resources),
+        ("shortNames", "ShortNamesConflict", &resources),
+        ("kind", "KindConflict", &kinds),
+        ("listKind", "ListKindConflict", &kinds),
+    ];
+    for (key, reason, list) in checks {
+        let single = std::slice::from_ref(&wanted[key]);
+        let asked = wanted[key].as_array().map_or(single, Vec::as_slice);
+        let had = std::slice::from_ref(&before[key]);
+        let had = before[key].as_array().map_or(had, Vec::as_slice);
+        let bad: Vec<String> = asked
+            .iter()
+            .filter(|name| !had.contains(name) && taken(list, name))
+            .map(|name| format!("{name} is already in use"))
+            .collect();
+        if bad.is_empty() {
+            match wanted.get(key) {
+                Some(value) => accepted[key] = value.clone(),
+                None => drop(accepted.as_object_mut().map(|names| names.shift_remove(key))),
+            }
+        } else {
+            conflict = Some((reason, bad.join(", ")));
+        }
+    }
+    match wanted.get("categories") {
+        Some(value) => accepted["categories"] = value.clone(),
+        None => drop(accepted.as_object_mut().map(|names| names.shift_remove("categories"))),
+    }
+    (accepted, conflict)
+}
+
 /// The definition with accepted names and conditions; `None` when it has them.
 fn accepted(app: &App, resource: &Resource, definition: &Value) -> Option<Value> {
-    let names = &definition["spec"]["names"];
-    if definition["status"]["acceptedNames"] == *names {
+    let (accepted, conflict) = negotiated(app, definition);
+    let status = &definition["status"];
+    let found = |kind: &str| {
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().find(|c| c["type"] == kind).cloned()
+    };
+    let now = app.now();
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+        let same = found(kind).filter(|c| c["status"] == status);
+        let since = same.map_or(json!(now), |c| c["lastTransitionTime"].clone());
+        json!({"type": kind, "status": status, "lastTransitionTime": since, "reason": reason, "message": message})
+    };
+    let named = match &conflict {
+        None => condition("NamesAccepted", "True", "NoConflicts", "no conflicts found"),
+        Some((reason, message)) => condition("NamesAccepted", "False", reason, message),
+    };
+    let established = match found("Established").filter(|c| c["status"] == "True") {
+        Some(already) => already,
+        None if conflict.is_none() => {
+            condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted")
+        }
+        None => condition("Established", "False", "NotAccepted", "not all names are accepted"),
+    };
+    let same = |c: &Value| {
+        let kind = c["type"].as_str().unwrap_or_default();
+        found(kind).is_some_and(|f| ["status", "reason", "message"].iter().all(|k| f[*k] == c[*k]))
+    };
+    if status["acceptedNames"] == accepted && same(&named) && same(&established) {
         return None;
     }
     let mut next = definition.clone();
-    next["status"]["acceptedNames"] = names.clone();
-    let now = app.now();
-    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message});
-    next["status"]["conditions"] = json!([
-        condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-        condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-    ]);
+    next["status"]["acceptedNames"] = accepted;
+    next["status"]["conditions"] = json!([named, established]);
     let mut next = decode::canonical(next, &resource.ty).ok()?;
     let write = Write {
         ty: &resource.ty,

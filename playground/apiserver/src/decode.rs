@@ -27,6 +27,9 @@ pub enum Error {
     /// A time that is none.
     #[error("parsing time {0:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {0:?} as \"2006\"")]
     BadTime(String),
+    /// A time with microseconds that is none.
+    #[error("parsing time {0:?} as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse {0:?} as \"2006\"")]
+    BadMicroTime(String),
     /// Bytes that are not base64.
     #[error("illegal base64 data at input byte {0}")]
     BadBase64(usize),
@@ -144,6 +147,8 @@ pub fn canonical(value: Value, ty: &Type) -> Result<Value, Error> {
 
 enum Segment {
     Field(String),
+    /// A key of a map, which Go's decoder does not name.
+    Key(String),
     Index(usize),
 }
 
@@ -164,8 +169,12 @@ impl Decoder<'_> {
                     }
                     out.push_str(name);
                 }
+                Segment::Key(name) if indices => {
+                    out.push('.');
+                    out.push_str(name);
+                }
                 Segment::Index(index) if indices => out.push_str(&format!("[{index}]")),
-                Segment::Index(_) => {}
+                Segment::Index(_) | Segment::Key(_) => {}
             }
         }
         out
@@ -210,7 +219,7 @@ impl Decoder<'_> {
                 time::parse(&text).map(|t| time::seconds(t).into()).ok_or(Error::BadTime(text))
             }
             (Type::MicroTime, Value::String(text)) => {
-                time::parse(&text).map(|t| time::micros(t).into()).ok_or(Error::BadTime(text))
+                time::parse(&text).map(|t| time::micros(t).into()).ok_or(Error::BadMicroTime(text))
             }
             (Type::List(list), Value::Array(items)) => {
                 let mut out = Vec::with_capacity(items.len());
@@ -230,7 +239,7 @@ impl Decoder<'_> {
             (Type::Map(map), Value::Object(entries)) => {
                 let mut out = Map::new();
                 for (key, item) in entries {
-                    self.path.push(Segment::Field(key.clone()));
+                    self.path.push(Segment::Key(key.clone()));
                     let item =
                         if item.is_null() { Ok(map.element.zero()) } else { self.value(item, &map.element) };
                     self.path.pop();
@@ -247,10 +256,12 @@ impl Decoder<'_> {
 
     fn object(&mut self, mut entries: Map<String, Value>, ty: &Struct) -> Result<Value, Error> {
         let mut out = Map::new();
-        if self.path.is_empty() || ty.name.is_empty() {
+        // A whole object inside of another, as in the claim templates of a StatefulSet, says what it is.
+        let is_kind = ty.fields.contains_key("metadata") && ty.fields.contains_key("status");
+        if self.path.is_empty() || ty.name.is_empty() || is_kind {
             for key in ["apiVersion", "kind"] {
                 if !ty.fields.contains_key(key)
-                    && (self.path.is_empty() || ty.preserve_unknown)
+                    && (self.path.is_empty() || ty.preserve_unknown || is_kind)
                     && let Some(value) = entries.shift_remove(key)
                 {
                     out.insert(key.into(), value);

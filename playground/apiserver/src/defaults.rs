@@ -111,6 +111,16 @@ fn rule(name: &str, f: &mut Fields) {
         }
         "core.v1.PersistentVolumeStatus" => set(f, "phase", "Pending"),
         "core.v1.ReplicationControllerSpec" => set(f, "replicas", 1),
+        "core.v1.LoadBalancerIngress" if !text(f, "ip").is_empty() => set(f, "ipMode", "VIP"),
+        // One address is a list of one, as Go's conversion has it.
+        "core.v1.PodStatus" => {
+            let ip = text(f, "podIP").to_owned();
+            let first = f.get("podIPs").and_then(|l| l[0]["ip"].as_str()).unwrap_or_default();
+            if !ip.is_empty() && first != ip {
+                f.insert("podIPs".into(), json!([{"ip": ip}]));
+            }
+        }
+        "core.v1.LimitRangeItem" if text(f, "type") == "Container" => limit(f),
         "core.v1.EndpointPort" => set(f, "protocol", "TCP"),
         "discovery.v1.EndpointPort" => {
             set(f, "protocol", "TCP");
@@ -119,6 +129,15 @@ fn rule(name: &str, f: &mut Fields) {
         "apps.v1.DeploymentSpec" => deployment(f),
         "apps.v1.ReplicaSetSpec" => set(f, "replicas", 1),
         "apps.v1.StatefulSetSpec" => stateful_set(f),
+        "apps.v1.DaemonSet" => {
+            if let Some(metadata) = object(f, "metadata") {
+                let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+                let key = crate::strategy::TEMPLATE_GENERATION;
+                if annotations.is_object() && annotations.get(key).is_none() {
+                    annotations[key] = "0".into();
+                }
+            }
+        }
         "apps.v1.DaemonSetSpec" => {
             set(f, "revisionHistoryLimit", 10);
             if let Some(strategy) = object(f, "updateStrategy") {
@@ -143,8 +162,17 @@ fn rule(name: &str, f: &mut Fields) {
             set(f, "successfulJobsHistoryLimit", 3);
             set(f, "failedJobsHistoryLimit", 1);
         }
-        "autoscaling.v1.HorizontalPodAutoscalerSpec" | "autoscaling.v2.HorizontalPodAutoscalerSpec" => {
+        "autoscaling.v1.HorizontalPodAutoscalerSpec" => set(f, "minReplicas", 1),
+        "autoscaling.v2.HorizontalPodAutoscalerSpec" => {
             set(f, "minReplicas", 1);
+            if f.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+                let target = json!({"type": "Utilization", "averageUtilization": 80});
+                let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+                f.insert("metrics".into(), json!([metric]));
+            }
+            if let Some(behavior) = object(f, "behavior") {
+                scaling(behavior);
+            }
         }
         "networking.v1.NetworkPolicySpec" if f.get("policyTypes").is_none() => {
             let egress = f.get("egress").and_then(Value::as_array).is_some_and(|e| !e.is_empty());
@@ -269,6 +297,9 @@ fn service(f: &mut Fields) {
     set(f, "sessionAffinity", "None");
     set(f, "type", "ClusterIP");
     let kind = text(f, "type").to_owned();
+    if text(f, "sessionAffinity") == "None" {
+        f.shift_remove("sessionAffinityConfig");
+    }
     if text(f, "sessionAffinity") == "ClientIP" && f.get("sessionAffinityConfig").is_none() {
         f.insert("sessionAffinityConfig".into(), json!({"clientIP": {"timeoutSeconds": 10800}}));
     }
@@ -294,6 +325,41 @@ fn service(f: &mut Fields) {
     }
 }
 
+/// How fast an autoscaler scales, where it says something of it.
+fn scaling(f: &mut Fields) {
+    let policy = |kind: &str, value: i64| json!({"type": kind, "value": value, "periodSeconds": 15});
+    for (direction, window, policies) in [
+        ("scaleUp", Some(0), json!([policy("Pods", 4), policy("Percent", 100)])),
+        ("scaleDown", None, json!([policy("Percent", 100)])),
+    ] {
+        set(f, direction, json!({}));
+        if let Some(rules) = object(f, direction) {
+            if let Some(seconds) = window {
+                set(rules, "stabilizationWindowSeconds", seconds);
+            }
+            set(rules, "selectPolicy", "Max");
+            if rules.get("policies").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+                rules.insert("policies".into(), policies);
+            }
+        }
+    }
+}
+
+/// The limits of containers: what is unset follows from the others.
+fn limit(f: &mut Fields) {
+    for (target, sources) in [("default", &["max"][..]), ("defaultRequest", &["default", "min"])] {
+        for source in sources {
+            let Some(Value::Object(amounts)) = f.get(*source).cloned() else { continue };
+            let slot = f.entry(target).or_insert_with(|| json!({}));
+            for (name, amount) in amounts {
+                if slot.get(&name).is_none() {
+                    slot[&name] = amount;
+                }
+            }
+        }
+    }
+}
+
 fn deployment(f: &mut Fields) {
     set(f, "replicas", 1);
     set(f, "revisionHistoryLimit", 10);
@@ -310,6 +376,12 @@ fn deployment(f: &mut Fields) {
 }
 
 fn stateful_set(f: &mut Fields) {
+    for claim in f.get_mut("volumeClaimTemplates").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Value::Object(claim) = claim {
+            set(claim, "apiVersion", "v1");
+            set(claim, "kind", "PersistentVolumeClaim");
+        }
+    }
     set(f, "podManagementPolicy", "OrderedReady");
     set(f, "replicas", 1);
     set(f, "revisionHistoryLimit", 10);

@@ -51,6 +51,22 @@ impl Options {
             if let Some(policy) = sent["propagationPolicy"].as_str() {
                 out.propagation = policy.to_owned();
             }
+            let kind = text(&sent["kind"]);
+            if !kind.is_empty() && kind != "DeleteOptions" {
+                let version = text(&sent["apiVersion"]);
+                return Err(Refusal::bad_request(format!(
+                    "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
+                )));
+            }
+            if sent["dryRun"].as_array().into_iter().flatten().any(|d| d != "All") {
+                let cause = status::Cause::unsupported("dryRun", &sent["dryRun"], &["All".into()]);
+                return Err(Refusal::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+            }
+            if !sent["orphanDependents"].is_null() && !sent["propagationPolicy"].is_null() {
+                let detail = "orphanDependents and deletionPropagation cannot be both set";
+                let cause = status::Cause::invalid("propagationPolicy", &sent["propagationPolicy"], detail);
+                return Err(Refusal::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]));
+            }
             if sent["orphanDependents"] == true {
                 out.propagation = "Orphan".into();
             }
@@ -176,7 +192,9 @@ fn attempt(call: &Call<'_>, options: &Options, live: &Object) -> Result<Option<D
     }
     let held_by_spec = is_namespace && old["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     let held = !finalizers.is_empty() || held_by_spec || grace > 0 || is_definition;
-    if !marked {
+    // What goes at once and was never to be given time is shown as it was.
+    let is_marked_now = held || resource.is("", "pods");
+    if is_marked_now && !marked {
         let deadline = crate::time::now()
             .checked_add(jiff::SignedDuration::from_secs(grace))
             .unwrap_or_else(|_| crate::time::now());
@@ -192,7 +210,7 @@ fn attempt(call: &Call<'_>, options: &Options, live: &Object) -> Result<Option<D
         if is_definition {
             crd::mark_terminating(call.app, &mut new);
         }
-    } else if grace < old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) {
+    } else if marked && grace < old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) {
         // A shorter grace period than the one that runs.
         new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     }
@@ -250,5 +268,9 @@ fn grace(resource: &Resource, object: &Value, options: &Options) -> i64 {
     }
     let own = object["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
     let already = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
-    options.grace.or(already).unwrap_or(own).max(0)
+    // A negative period means one second.
+    match options.grace.or(already).unwrap_or(own) {
+        negative if negative < 0 => 1,
+        seconds => seconds,
+    }
 }

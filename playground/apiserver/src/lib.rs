@@ -39,6 +39,7 @@ mod route;
 mod schema;
 mod selector;
 mod server;
+mod services;
 mod status;
 mod store;
 mod strategy;

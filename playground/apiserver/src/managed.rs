@@ -164,6 +164,49 @@ pub enum Error {
     },
 }
 
+/// The entries that own the replica count of an object, as its Scale shows them.
+///
+/// Rules: k8s.io/apimachinery `util/managedfields/scalehandler.go`.
+pub fn scale_entries(parent: &Value, path: &[&str]) -> Vec<Value> {
+    let replicas = Set::of_fields(&[path]);
+    let list = entries(parent).unwrap_or_default();
+    let own = list.into_iter().filter(|e| !e.set.intersection(&replicas).is_empty());
+    let shown = own.map(|entry| Entry {
+        version: "autoscaling/v1".into(),
+        set: Set::of_fields(&[&["spec", "replicas"]]),
+        ..entry
+    });
+    shown.map(|entry| entry.write()).collect()
+}
+
+/// Brings what became of the entries of a Scale back to its object: who lost the replica count there loses it here.
+pub fn take_scale(parent: &mut Value, scale: &Value, path: &[&str], version: &str) {
+    let replicas = Set::of_fields(&[path]);
+    let mut owners = entries(scale).unwrap_or_default();
+    let mut list = entries(parent).unwrap_or_default();
+    for entry in &mut list {
+        if entry.set.intersection(&replicas).is_empty() {
+            continue;
+        }
+        let same = |o: &Entry| {
+            (&o.manager, o.apply, &o.subresource) == (&entry.manager, entry.apply, &entry.subresource)
+        };
+        match owners.iter().position(same) {
+            Some(index) => drop(owners.remove(index)),
+            None => entry.set = entry.set.difference(&replicas),
+        }
+    }
+    list.retain(|e| !e.set.is_empty());
+    // As on a real server, these carry no time.
+    list.extend(owners.into_iter().map(|owner| Entry {
+        version: version.into(),
+        set: replicas.clone(),
+        time: None,
+        ..owner
+    }));
+    set_entries(parent, &list);
+}
+
 fn entries(object: &Value) -> Option<Vec<Entry>> {
     match object["metadata"].get("managedFields") {
         None | Some(Value::Null) => Some(Vec::new()),

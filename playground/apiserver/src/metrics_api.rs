@@ -99,14 +99,14 @@ pub fn answer(
         let item = items
             .pop()
             .ok_or_else(|| Refusal::not_found(About::new(GROUP, &resource.plural, &target.name)))?;
-        let shaped = respond::shaped(&item, resource, format.shape, time::now());
+        let shaped = respond::shaped(&item, resource, format, time::now());
         return Ok(respond::value(200, &shaped, format.yaml));
     }
     let selection = Selection::read(target, request)?;
     items.retain(|item| selection.labels.matches(item) && selection.fields.matches(item));
     let body = match format.shape {
         Shape::Table => {
-            let include = table::Include::read(request.query.get("includeObject"));
+            let include = format.include;
             table::render(resource, items.iter(), json!({}), time::now(), include)
         }
         Shape::Metadata => {

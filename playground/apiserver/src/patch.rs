@@ -6,7 +6,8 @@
 use crate::decode;
 use crate::schema::{List, Type};
 use crate::status::{Cause, Refusal};
-use serde_json::{Map, Value};
+use json_patch::{AddOperation, PatchOperation};
+use serde_json::{Map, Value, json};
 
 /// The refusal of a patch after which an object is not of its type any more.
 ///
@@ -63,14 +64,30 @@ pub fn json_patch(target: &Value, patch: Value) -> Result<Value, Refusal> {
             "error decoding patch: json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp"
         )));
     }
-    let patch: json_patch::Patch = serde_json::from_value(patch)
-        .map_err(|e| Refusal::bad_request(format!("error decoding patch: {e}")))?;
+    // What is no operation fails as it is applied, not as it is read.
+    let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|_| Refusal::unprocessable())?;
     if patch.0.len() > MOST_OPERATIONS {
         return Err(Refusal::too_large());
     }
     let mut out = target.clone();
-    json_patch::patch(&mut out, &patch).map_err(|_| Refusal::unprocessable())?;
+    for operation in patch.0 {
+        // As on a real server, a key that is not there yet is replaced too.
+        let operation = match operation {
+            PatchOperation::Replace(replace) if is_new_key(&out, &replace.path.to_string()) => {
+                PatchOperation::Add(AddOperation { path: replace.path, value: replace.value })
+            }
+            other => other,
+        };
+        json_patch::patch(&mut out, &json_patch::Patch(vec![operation]))
+            .map_err(|_| Refusal::unprocessable())?;
+    }
     Ok(out)
+}
+
+/// Whether a JSON pointer names a key that an existing object does not have.
+fn is_new_key(target: &Value, pointer: &str) -> bool {
+    let Some((parent, _)) = pointer.rsplit_once('/') else { return false };
+    target.pointer(pointer).is_none() && target.pointer(parent).is_some_and(Value::is_object)
 }
 
 /// Applies a JSON merge patch.
@@ -83,9 +100,34 @@ pub fn merge_patch(target: &Value, patch: &Value) -> Value {
 /// Applies a strategic merge patch to a value of a type.
 pub fn strategic(target: &Value, patch: &Value, ty: &Type) -> Result<Value, Refusal> {
     let (Value::Object(target), Value::Object(patch)) = (target, patch) else {
-        return Err(Refusal::bad_request("the patch is not an object"));
+        let found = match patch {
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            _ => "number",
+        };
+        return Err(Refusal::bad_request(format!(
+            "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        )));
     };
+    if has_map_for_list(patch, ty) {
+        let shown = json!(go_text(&Value::Object(patch.clone())));
+        let cause = Cause::invalid("patch", &shown, "cannot restore slice from map");
+        return Err(Refusal::invalid("", "", "", vec![cause]));
+    }
     Ok(Value::Object(merge_object(target.clone(), patch, ty)?))
+}
+
+/// Whether a patch has a map where its type has a list.
+fn has_map_for_list(patch: &Map<String, Value>, ty: &Type) -> bool {
+    patch.iter().any(|(key, value)| match (value, ty.field(key).map(|t| &**t)) {
+        (Value::Object(_), Some(Type::List(_))) => true,
+        (Value::Object(inner), Some(below)) => has_map_for_list(inner, below),
+        (Value::Array(items), Some(Type::List(list))) => {
+            items.iter().filter_map(Value::as_object).any(|item| has_map_for_list(item, &list.element))
+        }
+        _ => false,
+    })
 }
 
 fn merge_object(
@@ -98,7 +140,8 @@ fn merge_object(
         Some("delete") => return Ok(Map::new()),
         None | Some("merge") => {}
         Some(other) => {
-            return Err(Refusal::bad_request(format!("unknown patch type found: $patch: {other}")));
+            let shown = go_text(&Value::Object(patch.clone()));
+            return Err(Refusal::internal(format!("unknown patch type: {other} in map: {shown}")));
         }
     }
     if let Some(Value::Array(keys)) = patch.get("$retainKeys") {
@@ -191,7 +234,8 @@ fn merge_list(
         };
         let Some(key) = fields.get(merge_key).filter(|k| !k.is_null()) else {
             return Err(Refusal::internal(format!(
-                "map: {item} does not contain declared merge key: {merge_key}"
+                "map: {} does not contain declared merge key: {merge_key}",
+                go_text(item)
             )));
         };
         if fields.get("$patch").is_some_and(|p| p == "delete") {

@@ -53,9 +53,20 @@ impl Quantity {
         Some(Quantity { nano, format })
     }
 
+    /// A whole number.
+    pub fn whole(number: i64) -> Quantity {
+        Quantity { nano: i128::from(number) * 1_000_000_000, format: Format::Decimal }
+    }
+
     /// Value in units of 10⁻⁹.
     pub fn nano(&self) -> i128 {
         self.nano
+    }
+
+    /// The sum, written as this one is, or as the other when this is zero.
+    pub fn plus(&self, other: &Quantity) -> Quantity {
+        let format = if self.nano == 0 { other.format } else { self.format };
+        Quantity { nano: self.nano.saturating_add(other.nano), format }
     }
 }
 

@@ -4,7 +4,9 @@
 
 use crate::app::App;
 use crate::auth::User;
+use crate::store::{Object, Store};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What somebody wants to do.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -71,75 +73,94 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Whether a user may do something.
 pub fn allowed(app: &App, user: &User, action: &Action) -> bool {
+    why_allowed(app, user, action).is_some()
+}
+
+/// Why a user may do something, in words (empty for the administrators, who may do anything); `None` when they may not.
+pub fn why_allowed(app: &App, user: &User, action: &Action) -> Option<String> {
     if user.groups.iter().any(|g| g == "system:masters") {
-        return true;
+        return Some(String::new());
     }
-    let namespace = if action.resource.is_empty() { "" } else { action.namespace.as_str() };
-    each_rule(app, user, namespace, |rule| permits(rule, action))
-}
-
-/// The rules that a user has in a namespace, those of all namespaces and of paths included.
-pub fn rules(app: &App, user: &User, namespace: &str) -> Vec<Value> {
-    let mut out = Vec::new();
-    each_rule(app, user, namespace, |rule| {
-        out.push(rule.clone());
-        false
-    });
-    out
-}
-
-/// Looks at the rules that a user has in a namespace until one is what is looked for; whether one was.
-fn each_rule(app: &App, user: &User, namespace: &str, mut wanted: impl FnMut(&Value) -> bool) -> bool {
     let store = app.store();
+    let namespace = if action.resource.is_empty() { "" } else { &action.namespace };
+    let permission = grants(&store, user, namespace)
+        .into_iter()
+        .find(|grant| grant.rules().any(|rule| permits(rule, action)))?;
+    Some(format!("RBAC: allowed by {}", permission.title))
+}
+
+/// The rules that a user has in a namespace, or with an empty one everywhere.
+pub fn rules(app: &App, user: &User, namespace: &str) -> Vec<Value> {
+    let store = app.store();
+    grants(&store, user, namespace).iter().flat_map(Grant::rules).cloned().collect()
+}
+
+/// What one binding gives to a user.
+struct Grant {
+    title: String,
+    /// The role, and what it aggregates.
+    roles: Vec<Arc<Object>>,
+}
+
+impl Grant {
+    fn rules(&self) -> impl Iterator<Item = &Value> {
+        self.roles.iter().flat_map(|role| role.value["rules"].as_array().into_iter().flatten())
+    }
+}
+
+fn grants(store: &Store, user: &User, namespace: &str) -> Vec<Grant> {
     let cluster = format!("clusterrolebindings.{GROUP}");
     let local = format!("rolebindings.{GROUP}");
     let prefix = format!("{namespace}/");
-    let bindings = store
-        .range(&cluster, "", "")
-        .chain(store.range(&local, &prefix, "").filter(|_| !namespace.is_empty()));
-    for binding in bindings {
-        if !binds(&binding.value, user) {
-            continue;
-        }
+    let everywhere = store.range(&cluster, "", "");
+    let here = store.range(&local, &prefix, "").filter(|_| !namespace.is_empty());
+    let mut out = Vec::new();
+    for binding in everywhere.chain(here) {
+        let Some(subject) = binds(&binding.value, user) else { continue };
         let reference = &binding.value["roleRef"];
         let name = reference["name"].as_str().unwrap_or_default();
-        let role = if reference["kind"] == "ClusterRole" {
+        let own = binding.value["metadata"]["namespace"].as_str().unwrap_or_default();
+        let is_cluster_role = reference["kind"] == "ClusterRole";
+        let role = if is_cluster_role {
             store.get(&format!("clusterroles.{GROUP}"), name)
         } else {
-            let namespace = binding.value["metadata"]["namespace"].as_str().unwrap_or_default();
-            store.get(&format!("roles.{GROUP}"), &format!("{namespace}/{name}"))
+            store.get(&format!("roles.{GROUP}"), &format!("{own}/{name}"))
         };
         let Some(role) = role else { continue };
-        if role.value["rules"].as_array().into_iter().flatten().any(&mut wanted) {
-            return true;
-        }
+        let mut roles = vec![role.clone()];
         // Aggregated roles collect the rules of the roles that their selectors find.
         for selector in role.value["aggregationRule"]["clusterRoleSelectors"].as_array().into_iter().flatten()
         {
             let selector = crate::selector::Labels::from_object(selector);
             let table = format!("clusterroles.{GROUP}");
-            for other in store.range(&table, "", "").filter(|r| selector.matches(&r.value)) {
-                if other.value["rules"].as_array().into_iter().flatten().any(&mut wanted) {
-                    return true;
-                }
-            }
+            roles.extend(store.range(&table, "", "").filter(|r| selector.matches(&r.value)).cloned());
         }
+        let title = binding.value["metadata"]["name"].as_str().unwrap_or_default();
+        let (kind, title) = if own.is_empty() {
+            ("ClusterRoleBinding", title.to_owned())
+        } else {
+            ("RoleBinding", format!("{title}/{own}"))
+        };
+        let role_kind = if is_cluster_role { "ClusterRole" } else { "Role" };
+        out.push(Grant { title: format!("{kind} {title:?} of {role_kind} {name:?} to {subject}"), roles });
     }
-    false
+    out
 }
 
-fn binds(binding: &Value, user: &User) -> bool {
+/// The subject of a binding that a user is, as sentences name it.
+fn binds(binding: &Value, user: &User) -> Option<String> {
     let own_namespace = binding["metadata"]["namespace"].as_str().unwrap_or_default();
-    binding["subjects"].as_array().into_iter().flatten().any(|subject| {
+    binding["subjects"].as_array().into_iter().flatten().find_map(|subject| {
         let name = subject["name"].as_str().unwrap_or_default();
         match subject["kind"].as_str() {
-            Some("User") => name == user.name,
-            Some("Group") => user.groups.iter().any(|g| g == name),
+            Some("User") => (name == user.name).then(|| format!("User {name:?}")),
+            Some("Group") => user.groups.iter().any(|g| g == name).then(|| format!("Group {name:?}")),
             Some("ServiceAccount") => {
                 let namespace = subject["namespace"].as_str().unwrap_or(own_namespace);
-                user.name == format!("system:serviceaccount:{namespace}:{name}")
+                let is = user.name == format!("system:serviceaccount:{namespace}:{name}");
+                is.then(|| format!("ServiceAccount \"{name}/{namespace}\""))
             }
-            _ => false,
+            _ => None,
         }
     })
 }

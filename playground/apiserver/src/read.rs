@@ -5,7 +5,7 @@ use crate::request::{Request, Target};
 use crate::respond::{self, Body, Format, Shape};
 use crate::schema::catalogue::Resource;
 use crate::selector::{Fields, Labels};
-use crate::status::{About, Refusal};
+use crate::status::{About, Cause, Refusal};
 use crate::store::{Object, Store};
 use crate::{body, faults, table, time};
 use base64::Engine;
@@ -61,6 +61,12 @@ pub fn bytes(app: &App, resource: &Resource, object: &Object) -> Bytes {
 /// GET of one object.
 pub fn get(app: &App, target: &Target, request: &Request, format: Format) -> Result<Response<Body>, Refusal> {
     let resource = &target.resource;
+    let version = request.query.get("resourceVersion");
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        return Err(Refusal::internal(format!(
+            "resourceVersion: Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
+        )));
+    }
     let object = app.store().get(&resource.table(), &target.key());
     let object = object
         .ok_or_else(|| Refusal::not_found(About::new(&resource.group, &resource.plural, &target.name)))?;
@@ -69,7 +75,7 @@ pub fn get(app: &App, target: &Target, request: &Request, format: Format) -> Res
         return Ok(respond::raw(200, bytes(app, resource, &object), "application/json"));
     }
     let shown = app.shown(resource, &object.value);
-    Ok(respond::value(200, &respond::shaped(&shown, resource, format.shape, time::now()), format.yaml))
+    Ok(respond::value(200, &respond::shaped(&shown, resource, format, time::now()), format.yaml))
 }
 
 /// Base64 as Go reads it: unused bits at the end may be set.
@@ -122,7 +128,8 @@ fn state_of(store: &Store, request: &Request, next: Option<&Continue>) -> Result
         "" => None,
         text => Some(text.parse().map_err(|_| {
             Refusal::bad_request(format!(
-                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+                "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: \
+                 invalid syntax"
             ))
         })?),
     };
@@ -165,6 +172,38 @@ fn expired(next: Option<&Continue>) -> Refusal {
     Refusal { next: Some(token.into()), ..Refusal::gone(message) }
 }
 
+/// Rules for the options of a list.
+fn check_list(request: &Request) -> Result<(), Refusal> {
+    let query = &request.query;
+    let limit = query.get("limit");
+    if !limit.is_empty() && limit.parse::<i64>().is_err() {
+        return Err(Refusal::bad_request(format!("strconv.ParseInt: parsing {limit:?}: invalid syntax")));
+    }
+    let (version, how) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
+    let mut causes = Vec::new();
+    if query.is_true("sendInitialEvents") {
+        causes.push(Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    } else if !how.is_empty() {
+        let at = "resourceVersionMatch";
+        if !query.get("continue").is_empty() {
+            causes.push(Cause::forbidden(at, "resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if version.is_empty() {
+            let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            causes.push(Cause::forbidden(at, detail));
+        }
+        if !matches!(how, "Exact" | "NotOlderThan") {
+            let allowed = ["Exact", "NotOlderThan", ""].map(String::from);
+            causes.push(Cause::unsupported(at, &json!(how), &allowed));
+        }
+        if how == "Exact" && version == "0" {
+            let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            causes.push(Cause::forbidden(at, detail));
+        }
+    }
+    if causes.is_empty() { Ok(()) } else { Err(Refusal::invalid("meta.k8s.io", "ListOptions", "", causes)) }
+}
+
 /// GET of a collection.
 pub fn list(
     app: &App,
@@ -175,6 +214,7 @@ pub fn list(
     let resource = &target.resource;
     let query = &request.query;
     let selection = Selection::read(target, request)?;
+    check_list(request)?;
     let unselected = selection.labels.is_empty() && selection.fields.is_empty();
     let next = Continue::read(query.get("continue"))?;
     let mut limit = query.number("limit").filter(|l| *l > 0).map_or(usize::MAX, |l| l as usize);
@@ -197,15 +237,20 @@ pub fn list(
             }
             None => Box::new(store.range(&table, prefix, start)),
         };
-        let mut range = found.filter(|o| selection.matches(app, resource, o)).cloned();
-        let objects: Vec<Arc<Object>> = range.by_ref().take(limit).collect();
-        // The number of those that follow is told only without selectors.
+        let mut range = found;
+        let wanted = range.by_ref().filter(|o| selection.matches(app, resource, o));
+        let objects: Vec<Arc<Object>> = wanted.take(limit).cloned().collect();
+        // As on a real server, a list goes on when there is more to look at, whether it is wanted or not. How much more is
+        // told only without selectors.
         let rest = if unselected { range.count() } else { usize::from(range.next().is_some()) };
         (objects, state.unwrap_or_else(|| store.revision()), rest)
     };
     let reader = faults::of_target(target, request, "list");
     let objects: Vec<Arc<Object>> = objects.iter().map(|o| faults::seen(app, resource, &reader, o)).collect();
     let mut metadata = json!({"resourceVersion": revision.to_string()});
+    if resource.custom.is_some() && format.shape == Shape::Whole {
+        metadata["continue"] = "".into();
+    }
     if rest > 0
         && let Some(last) = objects.last()
     {
@@ -233,9 +278,8 @@ pub fn list(
             Ok(respond::value(200, &list, yaml))
         }
         (Shape::Table, yaml) => {
-            let include = table::Include::read(query.get("includeObject"));
             let items: Vec<Value> = objects.iter().map(shown).collect();
-            let rendered = table::render(resource, items.iter(), metadata, time::now(), include);
+            let rendered = table::render(resource, items.iter(), metadata, time::now(), format.include);
             Ok(respond::value(200, &rendered, yaml))
         }
     }

@@ -43,12 +43,21 @@ pub struct Format {
     pub shape: Shape,
     /// Whether as YAML.
     pub yaml: bool,
+    /// What the rows of a table say of their objects.
+    pub include: table::Include,
+}
+
+impl Format {
+    /// A shape, as JSON or YAML.
+    pub fn new(shape: Shape, yaml: bool) -> Format {
+        Format { shape, yaml, include: table::Include::Metadata }
+    }
 }
 
 /// Reads `Accept`; the first alternative that is served counts.
 pub fn negotiate(accept: &str) -> Result<Format, Refusal> {
     if accept.trim().is_empty() {
-        return Ok(Format { shape: Shape::Whole, yaml: false });
+        return Ok(Format::new(Shape::Whole, false));
     }
     for alternative in accept.split(',') {
         let mut parts = alternative.split(';').map(str::trim);
@@ -74,10 +83,10 @@ pub fn negotiate(accept: &str) -> Result<Format, Refusal> {
             (Some("APIGroupDiscoveryList"), Some("v2")) => Shape::Discovery,
             _ => continue,
         };
-        return Ok(Format { shape, yaml });
+        return Ok(Format::new(shape, yaml));
     }
     Err(Refusal::not_acceptable(
-        "only the following media types are accepted: application/json, application/yaml",
+        "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
     ))
 }
 
@@ -129,16 +138,16 @@ pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
 }
 
 /// One object in the shape that is asked for. A Status stays what it is.
-pub fn shaped(object: &Value, resource: &Resource, shape: Shape, now: jiff::Timestamp) -> Value {
+pub fn shaped(object: &Value, resource: &Resource, format: Format, now: jiff::Timestamp) -> Value {
     if object["kind"] == "Status" {
         return object.clone();
     }
-    match shape {
+    match format.shape {
         Shape::Whole | Shape::Discovery => object.clone(),
         Shape::Metadata => partial(object),
         Shape::Table => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-            table::render(resource, std::iter::once(object), metadata, now, table::Include::Metadata)
+            table::render(resource, std::iter::once(object), metadata, now, format.include)
         }
     }
 }
@@ -157,7 +166,7 @@ mod tests {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(negotiate(kubectl).unwrap().shape, Shape::Table);
         let protobuf = "application/vnd.kubernetes.protobuf,application/json";
-        assert_eq!(negotiate(protobuf).unwrap(), Format { shape: Shape::Whole, yaml: false });
+        assert_eq!(negotiate(protobuf).unwrap(), Format::new(Shape::Whole, false));
         assert!(negotiate("application/yaml").unwrap().yaml);
         assert!(negotiate("text/html").is_err());
     }

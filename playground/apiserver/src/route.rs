@@ -10,7 +10,7 @@ use crate::respond::{self, Body, Format, Shape};
 use crate::schema::catalogue::Catalogue;
 use crate::status::{About, Refusal};
 use crate::write::Call;
-use crate::{discovery, faults, logs, metrics_api, openapi, read, review, streams, sub, time, watch};
+use crate::{discovery, faults, logs, metrics_api, openapi, read, review, streams, sub, table, time, watch};
 use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
@@ -146,8 +146,17 @@ async fn resource(
     }
     let format = respond::negotiate(request.header("accept")).or_else(|refusal| {
         let stream = matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward");
-        if stream { Ok(Format { shape: Shape::Whole, yaml: false }) } else { Err(refusal) }
-    })?;
+        if stream { Ok(Format::new(Shape::Whole, false)) } else { Err(refusal) }
+    });
+    let mut format = match format {
+        Err(refusal) if refusal.code == 406 && matches!(verb, "list" | "watch") => {
+            return Err(Refusal::no_representation());
+        }
+        other => other?,
+    };
+    if format.shape == Shape::Table {
+        format.include = table::Include::read(request.query.get("includeObject"))?;
+    }
     if resource.group == metrics_api::GROUP
         && resource.custom.is_none()
         && let Some(source) = &app.config.pod_metrics
@@ -155,40 +164,69 @@ async fn resource(
         return metrics_api::answer(app, source.as_ref(), target, request, format);
     }
     let mut call = Call { app, target, request, user, warnings: Vec::new() };
-    let (code, value) = match (target.subresource.as_str(), verb) {
-        ("" | "status", "watch") => return watch::watch(app, target, request, format),
-        ("", "list") => return read::list(app, target, request, format),
-        ("" | "status", "get") => return read::get(app, target, request, format),
-        ("", "create") if review::is_review(&resource.group, &resource.plural) => {
-            (201, review::answer(&mut call)?)
+    let done = match (target.subresource.as_str(), verb) {
+        ("" | "status", "watch") => watch::watch(app, target, request, format).map(Outcome::Answer),
+        ("exec" | "attach" | "portforward", "get" | "create") => {
+            streams::answer(app, &call).await.map(Outcome::Answer)
         }
-        ("", "create") if resource.is("", "bindings") => return Err(Refusal::method_not_allowed()),
+        _ => perform(&mut call, verb, format).await,
+    };
+    let mut response = match done {
+        Ok(Outcome::Answer(response)) => response,
+        Ok(Outcome::Value(code, value)) => {
+            let shaped = respond::shaped(&value, &resource, format, time::now());
+            respond::value(code, &shaped, format.yaml)
+        }
+        // What a client is warned of it is told even when the request is refused.
+        Err(refusal) => respond::refusal(&refusal),
+    };
+    let deprecation = resource.custom.as_ref().and_then(|c| c.deprecation.clone());
+    call.warnings.splice(0..0, deprecation);
+    respond::warn(&mut response, &call.warnings);
+    Ok(response)
+}
+
+/// What came of a request on a resource.
+enum Outcome {
+    /// The answer as it is.
+    Answer(Response<Body>),
+    /// A status code and an object, still to be shown in the shape that is asked for.
+    Value(u16, Value),
+}
+
+async fn perform(call: &mut Call<'_>, verb: &str, format: Format) -> Result<Outcome, Refusal> {
+    let (app, target, request) = (call.app, call.target, call.request);
+    let resource = &target.resource;
+    let (code, value) = match (target.subresource.as_str(), verb) {
+        ("", "list") => return read::list(app, target, request, format).map(Outcome::Answer),
+        ("" | "status", "get") => return read::get(app, target, request, format).map(Outcome::Answer),
+        ("", "create") if review::is_review(&resource.group, &resource.plural) => {
+            (201, review::answer(call)?)
+        }
+        ("", "create") if resource.is("", "bindings") => (201, sub::bind(call)?),
         ("", "create") => (201, call.create()?.object),
-        ("" | "status" | "finalize", "update") | ("" | "status", "patch") => {
+        ("" | "status" | "finalize" | "ephemeralcontainers" | "resize", "update")
+        | ("" | "status" | "ephemeralcontainers" | "resize", "patch") => {
             let written = if verb == "update" { call.update()? } else { call.patch()? };
             (if written.created { 201 } else { 200 }, written.object)
         }
-        ("", "delete") => match delete::delete(&call, &Options::read(&call)?)? {
+        ("", "delete") => match delete::delete(call, &Options::read(call)?)? {
             Deleted::Object(value) | Deleted::Status(value) => (200, value),
         },
-        ("", "deletecollection") => (200, delete_collection(&call)?),
-        ("scale", "get") => (200, sub::get_scale(&call)?),
-        ("scale", "update") => (200, sub::set_scale(&mut call, false)?),
-        ("scale", "patch") => (200, sub::set_scale(&mut call, true)?),
-        ("binding", "create") => (201, sub::bind(&mut call)?),
-        ("eviction", "create") => (201, sub::evict(&mut call)?),
-        ("token", "create") => (201, sub::token(&mut call)?),
-        ("log", "get") => return logs::answer(&call).await,
-        ("exec" | "attach" | "portforward", "get" | "create") => return streams::answer(app, &call).await,
+        ("", "deletecollection") => (200, delete_collection(call)?),
+        ("scale", "get") => (200, sub::get_scale(call)?),
+        ("scale", "update") => (200, sub::set_scale(call, false)?),
+        ("scale", "patch") => (200, sub::set_scale(call, true)?),
+        ("binding", "create") => (201, sub::bind(call)?),
+        ("eviction", "create") => (201, sub::evict(call)?),
+        ("token", "create") => (201, sub::token(call)?),
+        ("log", "get") => return logs::answer(call).await.map(Outcome::Answer),
         ("ephemeralcontainers" | "resize" | "approval", "get") => {
-            return read::get(app, target, request, format);
+            return read::get(app, target, request, format).map(Outcome::Answer);
         }
         _ => return Err(Refusal::method_not_allowed()),
     };
-    let shaped = respond::shaped(&value, &resource, format.shape, time::now());
-    let mut response = respond::value(code, &shaped, format.yaml);
-    respond::warn(&mut response, &call.warnings);
-    Ok(response)
+    Ok(Outcome::Value(code, value))
 }
 
 /// DELETE of a collection: all that the selectors find.

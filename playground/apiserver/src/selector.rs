@@ -93,9 +93,40 @@ fn split(text: &str) -> Vec<&str> {
     out
 }
 
+/// What is wrong with the words of an equation: a key and a value are one word each.
+fn malformed(part: &str) -> Option<String> {
+    let at = part.find(['=', '!', '<', '>'])?;
+    let (left, right) = part.split_at(at);
+    let mut keys = left.split_whitespace();
+    if let (Some(_), Some(second)) = (keys.next(), keys.next()) {
+        let is_list = matches!(second, "in" | "notin");
+        return (!is_list).then(|| {
+            format!("unable to parse requirement: found '{second}', expected: in, notin, =, ==, !=, gt, lt")
+        });
+    }
+    let operator = ["!=", "==", "=", "<", ">"].into_iter().find(|o| right.starts_with(o));
+    let Some(operator) = operator else {
+        let word = right.split_whitespace().next().unwrap_or_default();
+        return Some(format!(
+            "unable to parse requirement: found '{word}', expected: in, notin, =, ==, !=, gt, lt"
+        ));
+    };
+    let value = &right[operator.len()..];
+    if let Some(odd) = ["==", "!=", "=", "<", ">"].into_iter().find(|o| value.trim_start().starts_with(o)) {
+        return Some(format!("unable to parse requirement: found '{odd}', expected: identifier"));
+    }
+    let mut words = value.split_whitespace();
+    let second = words.nth(1)?;
+    let end = second.find(|c: char| !(c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/')));
+    Some(format!("found '{}', expected: ',' or 'end of string'", &second[..end.unwrap_or(second.len())]))
+}
+
 fn requirement(part: &str) -> Result<Requirement, String> {
     if let Some(key) = part.strip_prefix('!') {
         return Ok(Requirement::Missing(key.trim().into()));
+    }
+    if let Some(refusal) = malformed(part) {
+        return Err(refusal);
     }
     for (operator, negative) in [("!=", true), ("==", false), ("=", false)] {
         if let Some((key, value)) = part.split_once(operator) {
@@ -156,7 +187,8 @@ impl Fields {
                 )));
             };
             if !known(resource, key) {
-                return Err(Refusal::bad_request(if selectable(resource).is_empty() {
+                let others = resource.custom.as_ref().is_some_and(|c| !c.selectable.is_empty());
+                return Err(Refusal::bad_request(if selectable(resource).is_empty() && !others {
                     format!(
                         "{key:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
                     )

@@ -41,6 +41,9 @@ pub struct Config {
     pub tls: bool,
     /// Service addresses: network and prefix length. The default lies in loopback, so that a local process can listen on it.
     pub service_range: (Ipv4Addr, u8),
+    /// Whether a pod has to have a ServiceAccount, as the admission plugin of that name sees to it. Somebody has to make the
+    /// account `default` of every namespace then, and nodes have to mount tokens.
+    pub service_accounts: bool,
     /// How long an Event is remembered after it was last written.
     pub event_lifetime: Duration,
     /// Who has the logs of pods.
@@ -59,6 +62,7 @@ impl Default for Config {
             anonymous_admin: true,
             tls: false,
             service_range: (Ipv4Addr::new(127, 96, 0, 0), 12),
+            service_accounts: false,
             event_lifetime: Duration::from_secs(3600),
             pod_logs: None,
             pod_streams: None,

@@ -53,6 +53,16 @@ impl Cause {
         Cause { field: field.into(), reason: "FieldValueTooLong", message }
     }
 
+    /// Marks a field whose fault has been told in other words. It is no complaint and is not shown.
+    pub fn settled(field: impl Into<String>) -> Cause {
+        Cause { field: field.into(), reason: "", message: String::new() }
+    }
+
+    /// Whether it only marks a field.
+    pub fn is_settled(&self) -> bool {
+        self.reason.is_empty() && self.message.is_empty()
+    }
+
     fn to_value(&self) -> Value {
         let mut out = Map::new();
         if !self.reason.is_empty() {
@@ -148,7 +158,10 @@ impl Refusal {
 
     /// 403 with the wording of the authorizer or of admission.
     pub fn forbidden(about: About, why: &str) -> Refusal {
-        let message = format!("{} is forbidden: {why}", about.quoted());
+        let message = match about.quoted() {
+            nothing if nothing.is_empty() => format!("forbidden: {why}"),
+            what => format!("{what} is forbidden: {why}"),
+        };
         Refusal { about: Some(Box::new(about)), ..Refusal::plain_new(403, "Forbidden", message) }
     }
 
@@ -181,6 +194,14 @@ impl Refusal {
     /// 406: no representation that the client accepts.
     pub fn not_acceptable(message: impl Into<String>) -> Refusal {
         Refusal::plain_new(406, "NotAcceptable", message)
+    }
+
+    /// 406: no representation of a collection that the client accepts.
+    pub fn no_representation() -> Refusal {
+        let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
+                       application/vnd.kubernetes.protobuf, application/json;stream=watch, \
+                       application/vnd.kubernetes.protobuf;stream=watch";
+        Refusal { about: Some(Box::default()), ..Refusal::plain_new(406, "NotAcceptable", message) }
     }
 
     /// 409: creation of an object that exists.

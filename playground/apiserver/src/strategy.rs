@@ -6,7 +6,8 @@ use crate::app::App;
 use crate::fieldset::Set;
 use crate::managed::Reset;
 use crate::schema::catalogue::Resource;
-use crate::status::{About, Cause, Refusal};
+use crate::services;
+use crate::status::{About, Refusal};
 use serde_json::{Map, Value, json};
 
 /// Fields that an endpoint resets, so that nobody owns them through it.
@@ -97,15 +98,20 @@ pub fn before_create(app: &App, resource: &Resource, object: &mut Value) -> Resu
         }
         ("", "persistentvolumeclaims") => {
             object["status"] = json!({"phase": "Pending"});
+            let source = object["spec"]["dataSource"].clone();
+            if !source.is_null() && object["spec"]["dataSourceRef"].is_null() {
+                object["spec"]["dataSourceRef"] = source;
+            }
             add_finalizer(object, "kubernetes.io/pvc-protection");
         }
         ("", "persistentvolumes") => {
-            object["status"] = json!({"phase": "Pending"});
+            object["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": app.now()});
             add_finalizer(object, "kubernetes.io/pv-protection");
         }
         ("", "pods") => pod(object),
-        ("", "services") => service(app, object, None)?,
+        ("", "services") => services::allocate(app, object, None)?,
         ("batch", "jobs") => job(object, &uid),
+        ("apps", "daemonsets") => daemon_set(object, None),
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             let versions = object["spec"]["versions"].as_array().into_iter().flatten();
             let stored: Vec<Value> =
@@ -129,8 +135,16 @@ fn pod(object: &mut Value) {
     let qos = quality_of_service(&object["spec"]);
     object["status"] = json!({"phase": "Pending", "qosClass": qos});
     let Value::Object(spec) = &mut object["spec"] else { return };
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s < 0) {
+        spec.insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
     spec.entry("priority").or_insert_with(|| 0.into());
     spec.entry("preemptionPolicy").or_insert_with(|| "PreemptLowerPriority".into());
+    tolerate(spec);
+}
+
+/// Pods stay five minutes on a node that is lost, unless they say otherwise.
+pub fn tolerate(spec: &mut Map<String, Value>) {
     let mut tolerations = spec.get("tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
     for taint in ["not-ready", "unreachable"] {
         let key = format!("node.kubernetes.io/{taint}");
@@ -166,52 +180,6 @@ fn quality_of_service(spec: &Value) -> &'static str {
     }
 }
 
-/// Ports that a NodePort service gets.
-const NODE_PORTS: std::ops::Range<i64> = 30_000..32_768;
-
-fn service(app: &App, object: &mut Value, old: Option<&Value>) -> Result<(), Refusal> {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let Value::Object(spec) = &mut object["spec"] else { return Ok(()) };
-    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if kind == "ExternalName" {
-        return Ok(());
-    }
-    let wanted = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if old.is_none() {
-        let ip = if wanted == "None" {
-            wanted
-        } else {
-            app.cluster_ip(&wanted).map_err(|why| {
-                let cause = Cause::invalid("spec.clusterIPs", &json!([wanted]), &why);
-                Refusal::invalid("", "Service", &name, vec![cause])
-            })?
-        };
-        spec.insert("clusterIP".into(), ip.clone().into());
-        spec.insert("clusterIPs".into(), json!([ip]));
-        spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
-        spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
-    }
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-        let store = app.store();
-        let mut used: std::collections::HashSet<i64> = store
-            .range("services", "", "")
-            .flat_map(|s| s.value["spec"]["ports"].as_array().into_iter().flatten())
-            .filter_map(|p| p["nodePort"].as_i64())
-            .collect();
-        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-            if port["nodePort"].as_i64().unwrap_or(0) == 0 {
-                let free = NODE_PORTS
-                    .clone()
-                    .find(|p| !used.contains(p))
-                    .ok_or_else(|| Refusal::internal("failed to allocate a nodePort: range is full"))?;
-                used.insert(free);
-                port["nodePort"] = free.into();
-            }
-        }
-    }
-    Ok(())
-}
-
 fn job(object: &mut Value, uid: &str) {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if object["spec"]["manualSelector"] == true {
@@ -219,20 +187,48 @@ fn job(object: &mut Value, uid: &str) {
     }
     let labels = json!({"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": name,
         "controller-uid": uid, "job-name": name});
-    for path in ["/metadata", "/spec/template/metadata"] {
-        let Some(Value::Object(meta)) = object.pointer_mut(path) else { continue };
+    let asked = object["spec"]["template"]["metadata"]["labels"].clone();
+    let has_labels = |labels: &Value| labels.as_object().is_some_and(|l| !l.is_empty());
+    // A Job without labels takes those of its pods.
+    let takes_over = !has_labels(&object["metadata"]["labels"]);
+    if let Some(Value::Object(meta)) = object.pointer_mut("/spec/template/metadata") {
         let existing = meta.entry("labels").or_insert_with(|| json!({}));
         for (key, value) in labels.as_object().into_iter().flatten() {
-            existing[key] = value.clone();
+            // A template's own label of that name is refused later.
+            if asked.get(key).is_none() {
+                existing[key] = value.clone();
+            }
         }
     }
-    object["spec"]["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    if takes_over {
+        object["metadata"]["labels"] = object["spec"]["template"]["metadata"]["labels"].clone();
+    }
+    object["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"] = uid.into();
 }
 
 /// Keeps what an update cannot change.
-pub fn before_update(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
+pub fn before_update(
+    app: &App,
+    resource: &Resource,
+    subresource: &str,
+    new: &mut Value,
+    old: &Value,
+) -> Result<(), Refusal> {
     match subresource {
         "status" => keep_all_but_status(resource, new, old),
+        "ephemeralcontainers" => keep_all_but(new, old, |out, sent| {
+            set_or_remove(&mut out["spec"], "ephemeralContainers", sent["spec"].get("ephemeralContainers"));
+        }),
+        "resize" => keep_all_but(new, old, |out, sent| {
+            for list in ["containers", "initContainers"] {
+                let sent = sent["spec"][list].as_array().cloned().unwrap_or_default();
+                for container in out["spec"][list].as_array_mut().into_iter().flatten() {
+                    if let Some(wanted) = sent.iter().find(|c| c["name"] == container["name"]) {
+                        set_or_remove(container, "resources", wanted.get("resources"));
+                    }
+                }
+            }
+        }),
         "finalize" => {
             let finalizers = new["spec"]["finalizers"].clone();
             new["spec"] = old["spec"].clone();
@@ -249,7 +245,11 @@ pub fn before_update(resource: &Resource, subresource: &str, new: &mut Value, ol
                 };
             }
             match (resource.group.as_str(), resource.plural.as_str()) {
-                ("", "services") => keep_allocated(new, old),
+                ("", "services") => {
+                    services::keep(new, old);
+                    services::allocate(app, new, Some(old))?;
+                }
+                ("apps", "daemonsets") => daemon_set(new, Some(old)),
                 ("", "namespaces") => new["spec"] = old["spec"].clone(),
                 ("apiextensions.k8s.io", "customresourcedefinitions") => remember_stored(new),
                 _ => {}
@@ -270,6 +270,42 @@ pub fn before_update(resource: &Resource, subresource: &str, new: &mut Value, ol
             None => remove_meta(new, key),
         }
     }
+    Ok(())
+}
+
+/// Which of its templates a DaemonSet has, in an annotation of old.
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn daemon_set(new: &mut Value, old: Option<&Value>) {
+    let number = |set: &Value| {
+        let text = set["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().unwrap_or_default();
+        text.parse::<i64>().unwrap_or(0)
+    };
+    let generation = match old {
+        None => 1,
+        Some(old) if old["spec"]["template"] != new["spec"]["template"] => number(old) + 1,
+        Some(old) => number(old),
+    };
+    if let Some(Value::Object(metadata)) = new.get_mut("metadata") {
+        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+        annotations[TEMPLATE_GENERATION] = generation.to_string().into();
+    }
+}
+
+fn set_or_remove(object: &mut Value, key: &str, value: Option<&Value>) {
+    let Value::Object(fields) = object else { return };
+    match value {
+        Some(value) => drop(fields.insert(key.into(), value.clone())),
+        None => drop(fields.shift_remove(key)),
+    }
+}
+
+/// Takes from what was sent only what `change` takes over, and who owns it.
+fn keep_all_but(new: &mut Value, old: &Value, change: impl Fn(&mut Value, &Value)) {
+    let mut out = old.clone();
+    change(&mut out, new);
+    set_or_remove(&mut out["metadata"], "managedFields", new["metadata"].get("managedFields"));
+    *new = out;
 }
 
 fn keep_all_but_status(resource: &Resource, new: &mut Value, old: &Value) {
@@ -320,36 +356,14 @@ pub fn creates_on_update(resource: &Resource) -> bool {
     }
 }
 
-/// A service keeps its allocated addresses and ports unless others are asked for.
-fn keep_allocated(new: &mut Value, old: &Value) {
-    let both_internal = |s: &Value| s["spec"]["type"] != "ExternalName";
-    if !both_internal(new) || !both_internal(old) {
-        return;
-    }
-    let asked = new["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
-    let (Value::Object(spec), Some(before)) = (&mut new["spec"], old["spec"].as_object()) else { return };
-    for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-        let unset =
-            spec.get(key).is_none_or(|v| v.is_null() || v == "" || v.as_array().is_some_and(Vec::is_empty));
-        if unset && let Some(value) = before.get(key) {
-            spec.insert(key.into(), value.clone());
-        }
-    }
-    if !asked.is_empty() && before.get("clusterIP") != Some(&json!(asked)) {
-        spec.insert("clusterIPs".into(), json!([asked]));
-    }
-    let old_ports = before.get("ports").and_then(Value::as_array).cloned().unwrap_or_default();
-    if matches!(spec.get("type").and_then(Value::as_str), Some("NodePort" | "LoadBalancer")) {
-        for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-            let same =
-                old_ports.iter().find(|o| o["port"] == port["port"] && o["protocol"] == port["protocol"]);
-            if port["nodePort"].is_null()
-                && let Some(number) = same.and_then(|o| o.get("nodePort"))
-            {
-                port["nodePort"] = number.clone();
-            }
-        }
-    }
+/// Whether a PUT may leave out the resourceVersion that it replaces.
+pub fn allows_unconditional_update(resource: &Resource) -> bool {
+    let versioned = match resource.group.as_str() {
+        "coordination.k8s.io" | "admissionregistration.k8s.io" | "apiextensions.k8s.io" => true,
+        "policy" => resource.plural == "poddisruptionbudgets",
+        _ => false,
+    };
+    resource.custom.is_none() && !versioned
 }
 
 /// Counts `metadata.generation` up when what is wanted changed.
@@ -366,7 +380,9 @@ pub fn generation(resource: &Resource, subresource: &str, new: &mut Value, old: 
     };
     let annotations = resource.is("apps", "deployments")
         && new["metadata"]["annotations"] != old["metadata"]["annotations"];
-    if annotations || wanted(new) != wanted(old) {
+    let labels =
+        resource.plural == "endpointslices" && new["metadata"]["labels"] != old["metadata"]["labels"];
+    if annotations || labels || wanted(new) != wanted(old) {
         let next = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         set_meta(new, "generation", next);
     }

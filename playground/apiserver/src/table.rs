@@ -7,6 +7,7 @@ use crate::columns::{self, Column};
 use crate::jsonpath;
 use crate::respond::partial;
 use crate::schema::catalogue::Resource;
+use crate::status::Refusal;
 use crate::time;
 use serde_json::{Value, json};
 
@@ -23,11 +24,15 @@ pub enum Include {
 
 impl Include {
     /// Reads `includeObject`.
-    pub fn read(text: &str) -> Include {
+    pub fn read(text: &str) -> Result<Include, Refusal> {
         match text {
-            "None" => Include::None,
-            "Object" => Include::Object,
-            _ => Include::Metadata,
+            "None" => Ok(Include::None),
+            "Object" => Ok(Include::Object),
+            "" | "Metadata" => Ok(Include::Metadata),
+            _ => Err(Refusal::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {text:?}: must be 'Metadata', \
+                 'Object', 'None', or empty"
+            ))),
         }
     }
 }
@@ -59,8 +64,13 @@ pub fn render<'a>(
                 None => columns::cells(&resource.group, &resource.plural, object, now),
             };
             let mut row = json!({"cells": cells});
+            if custom.is_none()
+                && let Some(conditions) = conditions(resource, object)
+            {
+                row["conditions"] = conditions;
+            }
             match include {
-                Include::None => {}
+                Include::None => row["object"] = Value::Null,
                 Include::Metadata => row["object"] = partial(object),
                 Include::Object => row["object"] = object.clone(),
             }
@@ -69,6 +79,17 @@ pub fn render<'a>(
         .collect();
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions,
         "rows": rows})
+}
+
+/// What the row of a pod that has ended says besides its cells.
+fn conditions(resource: &Resource, object: &Value) -> Option<Value> {
+    let (reason, message) = match object["status"]["phase"].as_str() {
+        Some("Succeeded") => ("Succeeded", "The pod has completed successfully."),
+        Some("Failed") => ("Failed", "The pod failed."),
+        _ => return None,
+    };
+    let row = json!([{"type": "Completed", "status": "True", "reason": reason, "message": message}]);
+    resource.is("", "pods").then_some(row)
 }
 
 fn custom_columns(declared: &[Value]) -> Vec<Column> {

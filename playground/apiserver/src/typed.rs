@@ -58,19 +58,25 @@ pub fn item_element(item: &Value, element: &Type, relation: &Relation) -> Result
                 let what = if item.is_null() { "a null element" } else { "non-map elements" };
                 return Err(format!("associative list with keys may not have {what}"));
             };
+            let default = |key: &String| {
+                let owner = element.as_struct()?;
+                let field = owner.fields.get(key)?;
+                // Built-in types say of each required field that its default is the empty one.
+                let empty = || (!owner.name.is_empty()).then(|| field.ty.zero());
+                field.default.clone().or_else(empty)
+            };
             let mut out = BTreeMap::new();
             for key in keys {
-                let default =
-                    || element.as_struct().and_then(|s| s.fields.get(key)).and_then(|f| f.default.as_ref());
-                match fields.get(key).or_else(default) {
-                    Some(value) => out.insert(key.as_str(), value.clone()),
-                    None => {
-                        return Err(format!(
-                            "associative list with keys has an element that omits key field {key:?} (and doesn't have \
-                             default value)"
-                        ));
-                    }
-                };
+                if let Some(value) = fields.get(key).cloned().or_else(|| default(key)) {
+                    out.insert(key.as_str(), value);
+                }
+            }
+            // What else identifies an element is enough.
+            if let (true, Some(key)) = (out.is_empty(), keys.first()) {
+                return Err(format!(
+                    "associative list with keys has an element that omits key field {key:?} (and doesn't have default \
+                     value)"
+                ));
             }
             serde_json::to_string(&out).map(Element::Key).map_err(|e| e.to_string())
         }
@@ -99,7 +105,7 @@ fn check(value: &Value, ty: &Type, path: &str, errors: &mut Vec<String>) {
         }
         Type::Integer { .. } | Type::Number => {
             if !value.is_number() {
-                errors.push(format!("{path}: expected numeric (int or float), got *value.valueUnstructured"));
+                errors.push(format!("{path}: expected numeric (int or float), got {}", go_type(value)));
             }
         }
         Type::Boolean => {
@@ -155,6 +161,18 @@ fn check(value: &Value, ty: &Type, path: &str, errors: &mut Vec<String>) {
                 }
             }
         }
+    }
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
     }
 }
 

@@ -149,7 +149,12 @@ pub fn watch(
 
 fn check_initial(request: &Request, initial: bool) -> Result<(), Refusal> {
     let how = request.query.get("resourceVersionMatch");
+    let mut causes = Vec::new();
     let cause = if initial && how != "NotOlderThan" {
+        if !how.is_empty() {
+            let allowed = ["NotOlderThan".to_owned()];
+            causes.push(Cause::unsupported("resourceVersionMatch", &json!(how), &allowed));
+        }
         Cause::forbidden(
             "resourceVersionMatch",
             "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
@@ -162,7 +167,8 @@ fn check_initial(request: &Request, initial: bool) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(Refusal::invalid("meta.k8s.io", "ListOptions", "", vec![cause]))
+    causes.insert(0, cause);
+    Err(Refusal::invalid("meta.k8s.io", "ListOptions", "", causes))
 }
 
 fn line(event: &Value) -> Bytes {
@@ -272,7 +278,7 @@ impl Watch {
             return out.freeze();
         }
         let shown = self.app.shown(&self.resource, &object.value);
-        let shaped = respond::shaped(&shown, &self.resource, self.format.shape, time::now());
+        let shaped = respond::shaped(&shown, &self.resource, self.format, time::now());
         line(&json!({"type": kind, "object": shaped}))
     }
 

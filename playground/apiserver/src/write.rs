@@ -1,5 +1,9 @@
 //! Creating, updating, patching and applying objects.
 
+mod patching;
+
+pub use patching::apply_patch;
+
 use crate::app::App;
 use crate::auth::User;
 use crate::decode::{self, Parsed};
@@ -9,9 +13,7 @@ use crate::schema::Type;
 use crate::schema::catalogue::Resource;
 use crate::status::{About, Cause, Refusal};
 use crate::store::{self, Object};
-use crate::{
-    admission, body, convert, crd, defaults, escalation, last_applied, patch, protobuf, strategy, validate,
-};
+use crate::{admission, body, convert, crd, defaults, escalation, protobuf, strategy, validate};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -172,10 +174,15 @@ impl<'a> Call<'a> {
                 shown.rsplit('/').next().unwrap_or_default()
             )));
         }
-        if !sent_version.is_empty() && sent_version != group_version {
-            return Err(Refusal::bad_request(format!(
+        let other_version = !sent_version.is_empty() && sent_version != group_version;
+        let refuse_version = || {
+            Refusal::bad_request(format!(
                 "the API version in the data ({sent_version}) does not match the expected API version ({group_version})"
-            )));
+            ))
+        };
+        let custom = self.resource().custom.is_some();
+        if other_version && !custom {
+            return Err(refuse_version());
         }
         value["kind"] = kind.into();
         value["apiVersion"] = group_version.into();
@@ -183,7 +190,13 @@ impl<'a> Call<'a> {
         let head = format!("{kind} in version {version:?} cannot be handled as a {kind}: ");
         let value = decode::decode(value, ty, &mut unknown)
             .map_err(|error| Refusal::bad_request(format!("{head}{error}")))?;
+        if custom {
+            unknown.sort();
+        }
         self.report_fields(&unknown, &duplicates, &head)?;
+        if other_version {
+            return Err(refuse_version());
+        }
         Ok(value)
     }
 
@@ -262,14 +275,15 @@ impl<'a> Call<'a> {
         }
         strategy::fold_write_only(resource, &mut object);
         self.set_defaults(&mut object)?;
+        let empty = self.empty();
+        self.track(&empty, &mut object);
+        // A name that is made up here, and what follows from it, is nobody's.
         if name.is_empty()
             && let Some(prefix) = object["metadata"]["generateName"].as_str()
         {
             object["metadata"]["name"] = format!("{prefix}{}", self.app.suffix()).into();
             self.set_defaults(&mut object)?;
         }
-        let empty = self.empty();
-        self.track(&empty, &mut object);
         self.finish_create(object)
     }
 
@@ -282,6 +296,14 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Admits a write; what clients are warned of they are told even when it is refused.
+    fn judge(&mut self, operation: &str, object: &Value, old: Option<&Value>) -> Result<(), Refusal> {
+        let mut warnings = Vec::new();
+        let verdict = admission::judge(self, operation, object, old, &mut warnings);
+        self.warnings.extend(warnings);
+        verdict
+    }
+
     /// Stores a new object that is in the version of the request, with defaults and managed fields.
     fn finish_create(&mut self, object: Value) -> Result<Written, Refusal> {
         let resource = self.resource();
@@ -289,6 +311,7 @@ impl<'a> Call<'a> {
         let hub = self.app.hub(resource);
         let ty = self.app.type_in(resource, &hub).unwrap_or_else(|| resource.ty.clone());
         let mut object = convert::convert(&object, &table, &hub);
+        admission::complete(self, &mut object)?;
         strategy::before_create(self.app, resource, &mut object)?;
         let mut object = decode::canonical(object, &ty).map_err(|e| Refusal::bad_request(e.to_string()))?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -297,12 +320,8 @@ impl<'a> Call<'a> {
             return Err(Refusal::invalid(&resource.group, &resource.kind, &name, causes));
         }
         escalation::check(self.app, self.user, self.target, &object)?;
-        self.warnings.extend(admission::check(self, "CREATE", Some(&object), None)?);
-        let key = if self.target.namespace.is_empty() {
-            name.clone()
-        } else {
-            format!("{}/{name}", self.target.namespace)
-        };
+        self.judge("CREATE", &object, None)?;
+        let key = self.key_of(&name);
         if self.dry_run() {
             if self.app.store().get(&table, &key).is_some() {
                 return Err(Refusal::already_exists(self.about_name(&name)));
@@ -316,6 +335,15 @@ impl<'a> Call<'a> {
         let stored = stored.map_err(|_| Refusal::already_exists(self.about_name(&name)))?;
         crd::after_write(self.app, resource, &stored);
         Ok(Written { object: self.app.shown(resource, &stored.value), created: true })
+    }
+
+    /// The key that an object of a name is stored under.
+    pub fn key_of(&self, name: &str) -> String {
+        if self.target.namespace.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.target.namespace)
+        }
     }
 
     /// The stored object.
@@ -357,7 +385,8 @@ impl<'a> Call<'a> {
             let causes = vec![cause.clone(), cause];
             return Err(Refusal::invalid(&resource.group, &resource.kind, &self.target.name, causes));
         }
-        strategy::before_update(resource, &self.target.subresource, &mut new, old);
+        admission::complete_change(self, &mut new);
+        strategy::before_update(self.app, resource, &self.target.subresource, &mut new, old)?;
         let mut new = decode::canonical(new, &ty).map_err(|e| Refusal::bad_request(e.to_string()))?;
         strategy::generation(resource, &self.target.subresource, &mut new, old);
         let causes = validate::update(resource, &self.target.subresource, &new, old);
@@ -365,7 +394,7 @@ impl<'a> Call<'a> {
             return Err(Refusal::invalid(&resource.group, &resource.kind, &self.target.name, causes));
         }
         escalation::check(self.app, self.user, self.target, &new)?;
-        self.warnings.extend(admission::check(self, "UPDATE", Some(&new), Some(old))?);
+        self.judge("UPDATE", &new, Some(old))?;
         let doomed = strategy::is_finished(resource, &new);
         if !doomed && strategy::same_but_times(&new, old) {
             return Ok(Some(Written { object: self.app.shown(resource, old), created: false }));
@@ -393,6 +422,17 @@ impl<'a> Call<'a> {
             }
             Err(store::Error::Changed | store::Error::Exists) => Ok(None),
         }
+    }
+
+    /// 409: the object that a client means is gone, and another has its name.
+    pub fn other_uid(&self, wanted: &str, known: &str) -> Refusal {
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {wanted}, UID in object meta: {known}",
+            self.resource().plural,
+            self.target.key()
+        );
+        Refusal::conflict(self.about(), &why)
     }
 
     fn check_version(&self, object: &Value, live: &Object) -> Result<(), Refusal> {
@@ -434,139 +474,25 @@ impl<'a> Call<'a> {
             let uid = sent["metadata"]["uid"].as_str().unwrap_or_default();
             let known = shown["metadata"]["uid"].as_str().unwrap_or_default();
             if !uid.is_empty() && uid != known {
-                let why = format!(
-                    "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
-                     Precondition failed: UID in precondition: {uid}, UID in object meta: {known}",
-                    call.target.resource.plural,
-                    call.target.key()
-                );
-                return Err(Refusal::conflict(call.about(), &why));
+                return Err(call.other_uid(uid, known));
+            }
+            let unconditional =
+                sent["metadata"]["resourceVersion"].as_str().is_none_or(|v| v.is_empty() || v == "0");
+            if unconditional && !strategy::allows_unconditional_update(&call.target.resource) {
+                let resource = &call.target.resource;
+                let cause =
+                    Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+                return Err(Refusal::invalid(
+                    &resource.group,
+                    &resource.plural,
+                    &call.target.name,
+                    vec![cause],
+                ));
             }
             call.check_version(&sent, live)?;
             let mut new = sent.clone();
             call.track(shown, &mut new);
             Ok(new)
         })
-    }
-
-    /// PATCH of any type.
-    pub fn patch(&mut self) -> Result<Written, Refusal> {
-        let kind = self.request.content_type().to_owned();
-        self.check_options("PatchOptions", kind.starts_with("application/apply-patch"))?;
-        let custom = self.resource().custom.is_some();
-        match kind.as_str() {
-            "application/apply-patch+yaml" => self.apply(),
-            "application/json-patch+json" | "application/merge-patch+json" => self.other_patch(&kind),
-            "application/strategic-merge-patch+json" if !custom => self.other_patch(&kind),
-            "application/strategic-merge-patch+json" => Err(Refusal::unsupported_media(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-                None,
-            )),
-            _ => Err(Refusal::unsupported_media("415: Unsupported Media Type", Some(About::default()))),
-        }
-    }
-
-    fn other_patch(&mut self, kind: &str) -> Result<Written, Refusal> {
-        let parsed = body::json(&self.request.body)
-            .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
-        let resource = self.target.resource.clone();
-        self.retry(|call, live, shown| {
-            let patched = apply_patch(kind, shown, &parsed.value, &resource.ty)?;
-            let mut unknown = Vec::new();
-            let shape = patched.clone();
-            let mut new = decode::decode(patched, &resource.ty, &mut unknown)
-                .map_err(|error| patch::misfit(kind, &parsed.value, &shape, &error))?;
-            call.report_fields(&unknown, &parsed.duplicates, "")?;
-            call.check_name_of(&mut new)?;
-            call.check_namespace_of(&mut new)?;
-            call.check_version(&new, live)?;
-            strategy::fold_write_only(&resource, &mut new);
-            call.set_defaults(&mut new)?;
-            call.track(shown, &mut new);
-            Ok(new)
-        })
-    }
-
-    fn apply(&mut self) -> Result<Written, Refusal> {
-        let Parsed { value: mut config, duplicates } = body::yaml(&self.request.body)?;
-        self.report_fields(&[], &duplicates, "")?;
-        let resource = self.target.resource.clone();
-        let text = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
-        let (version, kind) = (text("apiVersion"), text("kind"));
-        if !config.is_object() || version != resource.group_version() || kind != resource.kind {
-            let version = if version.contains('/') { version } else { format!("/{version}") };
-            return Err(Refusal::bad_request(format!("invalid object type: {version}, Kind={kind}")));
-        }
-        if !config["metadata"].is_object() {
-            config["metadata"] = json!({});
-        }
-        self.check_name_of(&mut config)?;
-        let mut probe = config.clone();
-        self.check_namespace_of(&mut probe)?;
-        if !config["metadata"]["managedFields"].is_null() {
-            return Err(Refusal::bad_request("metadata.managedFields must be nil"));
-        }
-        let force = self.request.query.is_true("force");
-        let warnings = self.warnings.clone();
-        loop {
-            let missing = self.app.store().get(&resource.table(), &self.target.key()).is_none();
-            if !missing {
-                return self.retry(|call, live, shown| {
-                    call.warnings.extend(warnings.iter().cloned());
-                    call.check_version(&config, live)?;
-                    call.applied(shown, &config, force)
-                });
-            }
-            if !self.target.subresource.is_empty() {
-                return Err(Refusal::not_found(self.about()));
-            }
-            self.app.check_namespace(&resource, &self.target.namespace, &self.target.name)?;
-            let mut new = self.applied(&self.empty(), &config, force)?;
-            if let Value::Object(metadata) = &mut new["metadata"] {
-                metadata.shift_remove("resourceVersion");
-                metadata.insert("name".into(), self.target.name.clone().into());
-            }
-            match self.finish_create(new) {
-                Err(refusal) if refusal.reason == "AlreadyExists" => self.warnings = warnings.clone(),
-                result => return result,
-            }
-        }
-    }
-
-    /// The object after an apply, with defaults.
-    fn applied(&mut self, live: &Value, config: &Value, force: bool) -> Result<Value, Refusal> {
-        let resource = self.target.resource.clone();
-        let reset = strategy::reset(&resource, &self.target.subresource);
-        let new = self.with_write(&reset, |write| last_applied::apply(live, config, force, write));
-        let new = new.map_err(|error| match error {
-            managed::Error::Untyped { .. } => Refusal::internal(error.to_string()),
-            managed::Error::Conflict { message, causes, .. } => Refusal::apply_conflict(message, causes),
-        })?;
-        let mut unknown = Vec::new();
-        let mut new = decode::decode(new, &resource.ty, &mut unknown).map_err(|error| {
-            Refusal::internal(format!("failed to convert new object to proper version: {error}"))
-        })?;
-        self.report_fields(&unknown, &[], "")?;
-        if !self.target.namespace.is_empty() {
-            new["metadata"]["namespace"] = self.target.namespace.clone().into();
-        }
-        strategy::fold_write_only(&resource, &mut new);
-        self.set_defaults(&mut new)?;
-        Ok(new)
-    }
-}
-
-/// Applies a patch that is not a server-side apply.
-pub fn apply_patch(kind: &str, target: &Value, patch: &Value, ty: &Type) -> Result<Value, Refusal> {
-    match kind {
-        "application/json-patch+json" => patch::json_patch(target, patch.clone()),
-        "application/merge-patch+json" => {
-            if !patch.is_object() {
-                return Err(Refusal::bad_request("error decoding patch: the patch is not an object"));
-            }
-            Ok(patch::merge_patch(target, patch))
-        }
-        _ => patch::strategic(target, patch, ty),
     }
 }

@@ -103,16 +103,23 @@ async fn a_stateful_set_mounts_its_claim_templates() {
 async fn an_eviction_respects_disruption_budgets() {
     let cluster = Cluster::start().await;
     cluster.post(PODS, pod("p")).await;
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    assert_eq!(cluster.send("PATCH", &format!("{PODS}/p/status"), MERGE, ready).await.0, 200);
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "p"}}}});
     assert_eq!(cluster.post(budgets, budget).await.0, 201);
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
     let path = format!("{PODS}/p/eviction");
     assert_eq!(cluster.post(&path, eviction.clone()).await.0, 429);
-    let status = json!({"status": {"disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}});
+    let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2,
+        "desiredHealthy": 1, "expectedPods": 2}});
     assert_eq!(cluster.send("PATCH", &format!("{budgets}/b/status"), MERGE, status).await.0, 200);
     assert_eq!(cluster.post(&path, eviction).await.0, 201);
-    assert_eq!(cluster.get(&format!("{PODS}/p")).await.0, 404);
+    // It goes with the grace that it asks for.
+    let (_, dying) = cluster.get(&format!("{PODS}/p")).await;
+    assert!(dying["metadata"]["deletionTimestamp"].is_string() || dying["code"] == 404, "{dying}");
+    let (_, spent) = cluster.get(&format!("{budgets}/b")).await;
+    assert_eq!(spent["status"]["disruptionsAllowed"], 0);
 }
 
 #[tokio::test]
@@ -391,7 +398,7 @@ async fn logs_come_from_whoever_has_them() {
     cluster.post(PODS, pod("p")).await;
     let (code, text) = cluster.raw("GET", &format!("{PODS}/p/log?tailLines=3"), &[], Vec::new()).await;
     assert_eq!((code, text.as_slice()), (200, &b""[..]), "it runs nowhere yet");
-    let binding = json!({"target": {"kind": "Node", "name": "here"}});
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "here"}});
     assert_eq!(cluster.post(&format!("{PODS}/p/binding"), binding).await.0, 201);
     let (code, text) = cluster.raw("GET", &format!("{PODS}/p/log?tailLines=3"), &[], Vec::new()).await;
     assert_eq!((code, text.as_slice()), (200, &b"default/p/c Some(3)\n"[..]));

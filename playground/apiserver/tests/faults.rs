@@ -76,7 +76,7 @@ async fn leases_are_read_with_a_clock_that_goes_wrong() {
         "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": renewed}})
     };
     let (first, second) = ("2026-01-01T00:00:10.000000Z", "2026-01-01T00:00:20.000000Z");
-    cluster.send("POST", LEASES, lease(first)).await;
+    let (_, made) = cluster.send("POST", LEASES, lease(first)).await;
     let one = format!("{LEASES}/leader");
     let renewed = |object: &Value| object["spec"]["renewTime"].as_str().unwrap_or_default().to_owned();
     let read = async || {
@@ -89,7 +89,9 @@ async fn leases_are_read_with_a_clock_that_goes_wrong() {
     };
 
     let frozen = cluster.add(Rule::new(Fault::FreezeLeases).name("leader"));
-    let (_, written) = cluster.send("PUT", &one, lease(second)).await;
+    let mut next = lease(second);
+    next["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    let (_, written) = cluster.send("PUT", &one, next).await;
     assert_eq!(renewed(&written), second, "its holder sees what it wrote");
     assert_eq!(read().await, first);
     let watch = format!("{LEASES}?watch=1&timeoutSeconds=1");

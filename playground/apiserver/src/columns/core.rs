@@ -243,7 +243,7 @@ impl View<'_> {
             "Count" => {
                 let count =
                     first(&["/series/count", "/count", "/deprecatedCount"]).filter(|text| text != "0");
-                count.unwrap_or_else(|| "1".into()).into()
+                count.and_then(|text| text.parse::<i64>().ok()).unwrap_or(1).into()
             }
             "Name" => text(self.at("/metadata/name")).into(),
             _ => first(&["/message", "/note"]).unwrap_or_default().trim().into(),

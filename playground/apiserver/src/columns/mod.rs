@@ -63,7 +63,7 @@ fn headings(group: &str, plural: &str) -> &'static [&'static str] {
             &["Ready", "Status", "Restarts", "Age", "*IP", "*Node", "*Nominated Node", "*Readiness Gates"]
         }
         ("", "configmaps") => &["Data", "Age"],
-        ("", "secrets") => &["Type", "#Data", "Age"],
+        ("", "secrets") => &["Type", "Data", "Age"],
         ("", "services") => &["Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "*Selector"],
         ("", "namespaces") => &["Status", "Age"],
         ("", "nodes") => &[
@@ -117,7 +117,7 @@ fn headings(group: &str, plural: &str) -> &'static [&'static str] {
             "*Name",
         ],
         ("apps", "deployments") => {
-            &["Ready", "#Up-to-date", "#Available", "Age", "*Containers", "*Images", "*Selector"]
+            &["Ready", "Up-to-date", "Available", "Age", "*Containers", "*Images", "*Selector"]
         }
         ("apps", "replicasets") | ("", "replicationcontrollers") => {
             &["#Desired", "#Current", "#Ready", "Age", "*Containers", "*Images", "*Selector"]

@@ -86,6 +86,7 @@ impl View<'_> {
             ("persistentvolumeclaims", "Volume") => text(self.at("/spec/volumeName")).into(),
             ("persistentvolumeclaims", "Capacity") => text(self.at("/status/capacity/storage")).into(),
             ("persistentvolumes", "Capacity") => text(self.at("/spec/capacity/storage")).into(),
+            ("persistentvolumeclaims", "Access Modes") if self.at("/spec/volumeName").is_null() => "".into(),
             (_, "Access Modes") => {
                 let modes = list(self.at("/spec/accessModes")).map(|m| match m.as_str() {
                     Some("ReadWriteOnce") => "RWO",

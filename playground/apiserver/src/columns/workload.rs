@@ -62,8 +62,8 @@ impl View<'_> {
             )
             .into(),
             (_, "MinPods") => or_none(text(self.at("/spec/minReplicas"))),
-            (_, "MaxPods") => text(self.at("/spec/maxReplicas")).into(),
-            (_, "Replicas") => self.number("/status/currentReplicas").to_string().into(),
+            (_, "MaxPods") => self.number("/spec/maxReplicas"),
+            (_, "Replicas") => self.number("/status/currentReplicas"),
             (_, "Targets") => self.targets().into(),
             ("controllerrevisions", "Controller") => {
                 let owner = list(self.at("/metadata/ownerReferences")).find(|o| o["controller"] == true);

@@ -22,6 +22,8 @@ pub struct Custom {
     pub selectable: Vec<String>,
     /// Version that objects are stored in.
     pub storage_version: String,
+    /// What clients of this version are warned of.
+    pub deprecation: Option<String>,
 }
 
 /// The deepest schema that is read.
@@ -69,6 +71,14 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
             scale,
             selectable: selectable.map(|f| text(&f["jsonPath"]).trim_start_matches('.').to_owned()).collect(),
             storage_version: storage_version.clone(),
+            deprecation: (version["deprecated"] == true).then(|| {
+                match version["deprecationWarning"].as_str() {
+                    Some(warning) => warning.to_owned(),
+                    None => {
+                        format!("{}/{} {kind} is deprecated", text(&spec["group"]), text(&version["name"]))
+                    }
+                }
+            }),
             schema,
         };
         let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
@@ -143,7 +153,7 @@ fn convert(schema: &Value, depth: usize) -> Type {
 fn object(schema: &Value, preserve: bool, depth: usize) -> Type {
     let atomic = schema["x-kubernetes-map-type"] == "atomic";
     let properties = schema["properties"].as_object();
-    if properties.is_none() {
+    if properties.is_none() && schema["x-kubernetes-embedded-resource"] != true {
         match &schema["additionalProperties"] {
             Value::Object(_) => {
                 let element = Arc::new(convert(&schema["additionalProperties"], depth + 1));
@@ -167,11 +177,26 @@ fn object(schema: &Value, preserve: bool, depth: usize) -> Type {
         fields.insert(name.clone(), field);
     }
     let embedded = schema["x-kubernetes-embedded-resource"] == true;
+    if embedded {
+        let metadata = TABLE.get("meta.v1.ObjectMeta").cloned().unwrap_or_else(|| Arc::new(Type::Any));
+        let field = |ty: Arc<Type>| Field {
+            ty,
+            empty: Empty::AsSent,
+            default: None,
+            allowed: Vec::new(),
+            required: false,
+            patch_strategy: String::new(),
+        };
+        fields.insert("metadata".into(), field(metadata));
+        for name in ["apiVersion", "kind"] {
+            fields.entry(name.into()).or_insert_with(|| field(Arc::new(Type::String)));
+        }
+    }
     Type::Struct(Struct {
         name: String::new(),
         fields,
         atomic,
-        preserve_unknown: preserve || embedded,
+        preserve_unknown: preserve,
         ..Struct::default()
     })
 }

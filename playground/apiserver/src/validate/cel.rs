@@ -80,12 +80,18 @@ fn evaluate(value: &Value, old: Option<&Value>, rule: &Value, path: &str, causes
             Some("FieldValueDuplicate") => ("FieldValueDuplicate", "Duplicate value: "),
             _ => ("FieldValueInvalid", "Invalid value: "),
         };
+        // Whole objects and lists are not repeated in a refusal.
+        let shown = match value {
+            Value::Object(_) | Value::Array(_) => String::new(),
+            plain if reason == "FieldValueInvalid" => format!("{plain}: "),
+            _ => String::new(),
+        };
         let field = match rule["fieldPath"].as_str() {
             Some(below) if !below.is_empty() => format!("{path}{below}").trim_start_matches('.').to_owned(),
             _ if path.is_empty() => "<nil>".to_owned(),
             _ => path.to_owned(),
         };
-        Cause { field, reason, message: format!("{word}{message}") }
+        Cause { field, reason, message: format!("{word}{shown}{message}") }
     };
     let expression = match compiled(text) {
         Ok(expression) => expression,

@@ -6,27 +6,25 @@ use crate::status::Cause;
 use serde_json::{Value, json};
 
 /// Rules by kind.
-pub fn check(resource: &Resource, object: &Value, causes: &mut Vec<Cause>) {
+pub fn check(resource: &Resource, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "services") => service(object, causes),
+        ("", "services") => super::service::check(object, causes),
         ("", "secrets") => secret(object, causes),
+        ("", "namespaces") => causes.extend(crate::admission::pod_security::label_causes(object)),
         ("", "configmaps") => config_map(object, causes),
-        ("", "persistentvolumeclaims") => claim(object, causes),
-        ("networking.k8s.io", "ingresses") => ingress(object, causes),
-        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => binding(object, causes),
-        ("rbac.authorization.k8s.io", "roles" | "clusterroles") => role(object, causes),
-        ("apiextensions.k8s.io", "customresourcedefinitions") => definition(object, causes),
-        ("autoscaling", "horizontalpodautoscalers") => scaler(object, causes),
+        ("rbac.authorization.k8s.io", "rolebindings") => binding(object, true, causes),
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => binding(object, false, causes),
+        ("rbac.authorization.k8s.io", "roles") => role(object, true, causes),
+        ("rbac.authorization.k8s.io", "clusterroles") => role(object, false, causes),
+        ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            super::definition::check(object, old.is_none(), causes)
+        }
+        ("autoscaling", "horizontalpodautoscalers") => super::scaling::autoscaler(object, causes),
         ("coordination.k8s.io", "leases") => lease(object, causes),
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
             crate::admission::policy_causes(object, causes);
         }
-        ("policy", "poddisruptionbudgets")
-            if !object["spec"]["minAvailable"].is_null() && !object["spec"]["maxUnavailable"].is_null() =>
-        {
-            let detail = "minAvailable and maxUnavailable cannot be both set";
-            causes.push(Cause::invalid("spec", &object["spec"], detail));
-        }
+        ("policy", "poddisruptionbudgets") => super::scaling::budget(object, causes),
         _ => {}
     }
 }
@@ -41,59 +39,36 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn service(object: &Value, causes: &mut Vec<Cause>) {
-    let spec = &object["spec"];
-    let kind = spec["type"].as_str().unwrap_or_default();
-    let ports = spec["ports"].as_array().cloned().unwrap_or_default();
-    if ports.is_empty() && kind != "ExternalName" && spec["clusterIP"] != "None" {
-        causes.push(Cause::required("spec.ports", ""));
-    }
-    if kind == "ExternalName" && is_empty(&spec["externalName"]) {
-        causes.push(Cause::required("spec.externalName", ""));
-    }
-    let mut names: Vec<&str> = Vec::new();
-    let mut used: Vec<(&Value, &Value)> = Vec::new();
-    for (index, port) in ports.iter().enumerate() {
-        let at = format!("spec.ports[{index}]");
-        match port["name"].as_str() {
-            Some(name) if !name.is_empty() => {
-                let field = format!("{at}.name");
-                causes.extend(
-                    meta::dns_label(name).into_iter().map(|m| Cause::invalid(&field, &port["name"], m)),
-                );
-                if names.contains(&name) {
-                    causes.push(Cause::duplicate(field, &port["name"]));
-                }
-                names.push(name);
-            }
-            _ if ports.len() > 1 => causes.push(Cause::required(format!("{at}.name"), "")),
-            _ => {}
-        }
-        for key in ["port", "targetPort"] {
-            let number = port[key].as_i64();
-            if number.is_some_and(|n| !(1..=65535).contains(&n)) || (key == "port" && number.is_none()) {
-                let rule = "must be between 1 and 65535, inclusive";
-                causes.push(Cause::invalid(format!("{at}.{key}"), &port[key], rule));
-            }
-        }
-        let identity = (&port["protocol"], &port["port"]);
-        if used.contains(&identity) {
-            let shown = json!({"name": port["name"], "port": port["port"], "protocol": port["protocol"]});
-            causes.push(Cause::duplicate(at, &shown));
-        }
-        used.push(identity);
-    }
-    meta::labels(&spec["selector"], "spec.selector", causes);
-}
-
 fn secret(object: &Value, causes: &mut Vec<Cause>) {
     let required: &[&str] = match object["type"].as_str() {
         Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
         Some("kubernetes.io/dockerconfigjson") => &[".dockerconfigjson"],
         Some("kubernetes.io/dockercfg") => &[".dockercfg"],
         Some("kubernetes.io/ssh-auth") => &["ssh-privatekey"],
+        Some("kubernetes.io/basic-auth")
+            if ["username", "password"].iter().all(|k| object["data"].get(*k).is_none()) =>
+        {
+            &["username", "password"]
+        }
         _ => &[],
     };
+    let account = "kubernetes.io/service-account.name";
+    if object["type"] == "kubernetes.io/service-account-token"
+        && object["metadata"]["annotations"][account].as_str().is_none_or(str::is_empty)
+    {
+        causes.push(Cause::required(format!("metadata.annotations[{account}]"), ""));
+    }
+    for (kind, key) in
+        [("kubernetes.io/dockerconfigjson", ".dockerconfigjson"), ("kubernetes.io/dockercfg", ".dockercfg")]
+    {
+        let Some(encoded) = object["data"][key].as_str().filter(|_| object["type"] == kind) else { continue };
+        use base64::Engine;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
+        if let Err(error) = crate::body::json(&bytes) {
+            let shown = json!("<secret contents redacted>");
+            causes.push(Cause::invalid(format!("data[{key}]"), &shown, error));
+        }
+    }
     for key in required {
         if object["data"].get(*key).is_none() {
             causes.push(Cause::required(format!("data[{key}]"), ""));
@@ -104,15 +79,9 @@ fn secret(object: &Value, causes: &mut Vec<Cause>) {
 
 /// Rule for the keys of configuration.
 fn keys(data: &Value, path: &str, causes: &mut Vec<Cause>) {
-    let rule = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or \
-                'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
     for (key, _) in data.as_object().into_iter().flatten() {
-        let fits = !key.is_empty()
-            && key.len() <= 253
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        if !fits {
-            causes.push(Cause::invalid(format!("{path}[{key}]"), &json!(key), rule));
-        }
+        causes
+            .extend(meta::config_key(key).map(|m| Cause::invalid(format!("{path}[{key}]"), &json!(key), m)));
     }
 }
 
@@ -137,45 +106,12 @@ fn config_map(object: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn claim(object: &Value, causes: &mut Vec<Cause>) {
-    let spec = &object["spec"];
-    if is_empty(&spec["accessModes"]) {
-        causes.push(Cause::required("spec.accessModes", "at least 1 access mode is required"));
-    }
-    if is_empty(&spec["resources"]["requests"]["storage"]) {
-        causes.push(Cause::required("spec.resources[storage]", ""));
-    }
-}
-
-fn ingress(object: &Value, causes: &mut Vec<Cause>) {
-    let spec = &object["spec"];
-    if is_empty(&spec["rules"]) && is_empty(&spec["defaultBackend"]) {
-        let detail = "either `defaultBackend` or `rules` must be specified";
-        causes.push(Cause::invalid("spec", &json!({}), detail));
-    }
-    for (r, rule) in spec["rules"].as_array().into_iter().flatten().enumerate() {
-        if rule["http"].is_object() && is_empty(&rule["http"]["paths"]) {
-            causes.push(Cause::required(format!("spec.rules[{r}].http.paths"), ""));
-        }
-        for (p, path) in rule["http"]["paths"].as_array().into_iter().flatten().enumerate() {
-            let at = format!("spec.rules[{r}].http.paths[{p}]");
-            if is_empty(&path["pathType"]) {
-                causes.push(Cause::required(format!("{at}.pathType"), "pathType must be specified"));
-            }
-            let text = path["path"].as_str().unwrap_or_default();
-            if matches!(path["pathType"].as_str(), Some("Exact" | "Prefix")) && !text.starts_with('/') {
-                causes.push(Cause::invalid(format!("{at}.path"), &json!(text), "must be an absolute path"));
-            }
-            let backend = &path["backend"]["service"];
-            if backend.is_object() && is_empty(&backend["name"]) {
-                causes.push(Cause::required(format!("{at}.backend.service.name"), ""));
-            }
-        }
-    }
-}
-
-fn binding(object: &Value, causes: &mut Vec<Cause>) {
+fn binding(object: &Value, namespaced: bool, causes: &mut Vec<Cause>) {
     let reference = &object["roleRef"];
+    let group = &reference["apiGroup"];
+    if group.as_str().is_some_and(|g| g != "rbac.authorization.k8s.io") {
+        causes.push(Cause::unsupported("roleRef.apiGroup", group, &["rbac.authorization.k8s.io".into()]));
+    }
     if is_empty(&reference["name"]) {
         causes.push(Cause::required("roleRef.name", ""));
     }
@@ -188,26 +124,52 @@ fn binding(object: &Value, causes: &mut Vec<Cause>) {
         if is_empty(&subject["name"]) {
             causes.push(Cause::required(format!("{at}.name"), ""));
         }
-        match subject["kind"].as_str() {
-            Some("ServiceAccount") if is_empty(&subject["namespace"]) => {
-                causes.push(Cause::required(format!("{at}.namespace"), ""));
+        let rbac = "rbac.authorization.k8s.io";
+        let groups: &[&str] = match subject["kind"].as_str() {
+            Some("ServiceAccount") => {
+                let name = &subject["name"];
+                if let Some(text) = name.as_str().filter(|n| !n.is_empty()) {
+                    let at = format!("{at}.name");
+                    causes.extend(meta::subdomain(text).into_iter().map(|m| Cause::invalid(&at, name, m)));
+                }
+                if is_empty(&subject["namespace"]) && !namespaced {
+                    causes.push(Cause::required(format!("{at}.namespace"), ""));
+                }
+                &[""]
             }
-            Some("ServiceAccount" | "User" | "Group") => {}
+            Some("User" | "Group") => &[rbac],
             _ => {
                 let allowed = ["ServiceAccount", "User", "Group"].map(String::from);
                 causes.push(Cause::unsupported(format!("{at}.kind"), &subject["kind"], &allowed));
+                continue;
             }
+        };
+        let group = subject["apiGroup"].as_str().unwrap_or_default();
+        if !groups.contains(&group) {
+            let allowed: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+            causes.push(Cause::unsupported(format!("{at}.apiGroup"), &json!(group), &allowed));
         }
     }
 }
 
-fn role(object: &Value, causes: &mut Vec<Cause>) {
+fn role(object: &Value, namespaced: bool, causes: &mut Vec<Cause>) {
     for (index, rule) in object["rules"].as_array().into_iter().flatten().enumerate() {
         let at = format!("rules[{index}]");
         if is_empty(&rule["verbs"]) {
             causes.push(Cause::required(format!("{at}.verbs"), "verbs must contain at least one value"));
         }
-        if is_empty(&rule["nonResourceURLs"]) {
+        let paths = &rule["nonResourceURLs"];
+        if !is_empty(paths) {
+            let field = format!("{at}.nonResourceURLs");
+            if namespaced {
+                let detail = "namespaced rules cannot apply to non-resource URLs";
+                causes.push(Cause::invalid(&field, paths, detail));
+            }
+            if ["apiGroups", "resources", "resourceNames"].iter().any(|k| !is_empty(&rule[*k])) {
+                let detail = "rules cannot apply to both regular resources and non-resource URLs";
+                causes.push(Cause::invalid(&field, paths, detail));
+            }
+        } else {
             for (key, detail) in [
                 ("apiGroups", "resource rules must supply at least one api group"),
                 ("resources", "resource rules must supply at least one resource"),
@@ -216,73 +178,6 @@ fn role(object: &Value, causes: &mut Vec<Cause>) {
                     causes.push(Cause::required(format!("{at}.{key}"), detail));
                 }
             }
-        }
-    }
-}
-
-fn definition(object: &Value, causes: &mut Vec<Cause>) {
-    let spec = &object["spec"];
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let wanted = format!("{}.{}", text(&spec["names"]["plural"]), text(&spec["group"]));
-    if text(&object["metadata"]["name"]) != wanted {
-        let detail = "must be spec.names.plural+\".\"+spec.group";
-        causes.push(Cause::invalid("metadata.name", &object["metadata"]["name"], detail));
-    }
-    for (path, value) in [
-        ("spec.group", &spec["group"]),
-        ("spec.scope", &spec["scope"]),
-        ("spec.names.plural", &spec["names"]["plural"]),
-        ("spec.names.kind", &spec["names"]["kind"]),
-    ] {
-        if is_empty(value) {
-            causes.push(Cause::required(path, ""));
-        }
-    }
-    if !is_empty(&spec["scope"]) && !matches!(spec["scope"].as_str(), Some("Cluster" | "Namespaced")) {
-        causes.push(Cause::unsupported(
-            "spec.scope",
-            &spec["scope"],
-            &["Cluster", "Namespaced"].map(String::from),
-        ));
-    }
-    let versions = spec["versions"].as_array().cloned().unwrap_or_default();
-    if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
-        let detail = "must have exactly one version marked as storage version";
-        causes.push(Cause::invalid("spec.versions", &spec["versions"], detail));
-    }
-    for (index, version) in versions.iter().enumerate() {
-        let at = format!("spec.versions[{index}]");
-        let schema = &version["schema"]["openAPIV3Schema"];
-        if schema.is_null() {
-            causes.push(Cause::required(format!("{at}.schema.openAPIV3Schema"), "schemas are required"));
-        } else if schema["type"] != "object" {
-            let detail = "must be object at the root";
-            causes.push(Cause::required(format!("{at}.schema.openAPIV3Schema.type"), detail));
-        }
-    }
-}
-
-fn scaler(object: &Value, causes: &mut Vec<Cause>) {
-    let spec = &object["spec"];
-    let most = spec["maxReplicas"].as_i64().unwrap_or(0);
-    if most < 1 {
-        causes.push(Cause::invalid("spec.maxReplicas", &spec["maxReplicas"], "must be greater than 0"));
-    }
-    let least = spec["minReplicas"].as_i64().unwrap_or(1);
-    if least < 1 {
-        causes.push(Cause::invalid(
-            "spec.minReplicas",
-            &spec["minReplicas"],
-            "must be greater than or equal to 1",
-        ));
-    }
-    if most < least {
-        let detail = "must be greater than or equal to `minReplicas`";
-        causes.push(Cause::invalid("spec.maxReplicas", &spec["maxReplicas"], detail));
-    }
-    for key in ["kind", "name"] {
-        if is_empty(&spec["scaleTargetRef"][key]) {
-            causes.push(Cause::required(format!("spec.scaleTargetRef.{key}"), ""));
         }
     }
 }

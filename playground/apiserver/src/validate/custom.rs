@@ -21,8 +21,11 @@ pub fn check(object: &Value, old: Option<&Value>, schema: &Value) -> Vec<Cause> 
         }
     }
     required(object, schema, "", &mut causes);
-    let broken = !causes.is_empty();
     lists(object, schema, "", 0, &mut causes);
+    let unchanged =
+        |cause: &Cause| old.is_some_and(|old| super::ratchet::is_unchanged(cause, object, old, schema));
+    causes.retain(|cause| !unchanged(cause));
+    let broken = causes.iter().any(blocks_rules);
     if broken {
         if cel::has_rules(schema, 0) {
             causes.push(Cause {
@@ -34,9 +37,31 @@ pub fn check(object: &Value, old: Option<&Value>, schema: &Value) -> Vec<Cause> 
             });
         }
     } else {
-        cel::check(object, old, schema, &mut causes);
+        let mut broken_rules = Vec::new();
+        cel::check(object, old, schema, &mut broken_rules);
+        broken_rules.retain(|cause| !unchanged(cause));
+        causes.extend(broken_rules);
     }
     causes
+}
+
+/// Checks a value that is a default against the schema that it is the default of.
+pub fn value(value: &Value, schema: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    walk(value, schema, "", 0, &mut causes);
+    causes
+}
+
+/// Whether an error keeps the CEL rules from being looked at: they count on the shape of what they read.
+fn blocks_rules(cause: &Cause) -> bool {
+    matches!(
+        cause.reason,
+        "FieldValueNotSupported"
+            | "FieldValueRequired"
+            | "FieldValueTooLong"
+            | "FieldValueTooMany"
+            | "FieldValueTypeInvalid"
+    )
 }
 
 /// Checks what the scale subresource reads: a replica count that is no number.
@@ -98,6 +123,10 @@ fn walk(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Ve
     if !fits {
         let wanted = if wanted.is_empty() { "integer,string" } else { wanted };
         wrong_type(path, wanted, &json!(found), causes);
+        if (wanted, found) == ("integer", "number") {
+            let detail = format!("Checked value must be of type integer (default format) in {path}");
+            causes.push(Cause::invalid("<nil>", &json!(""), detail));
+        }
         return;
     }
     if let Value::Array(allowed) = &schema["enum"]
@@ -137,6 +166,13 @@ fn walk(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Ve
                 causes.push(Cause::invalid(path, value, detail));
             }
             required(value, schema, path, causes);
+            if schema["x-kubernetes-embedded-resource"] == true {
+                for name in ["apiVersion", "kind"] {
+                    if fields.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
+                        causes.push(Cause::required(format!("{path}.{name}"), ""));
+                    }
+                }
+            }
             for (name, item) in fields {
                 let below = format!("{path}.{name}");
                 match schema["properties"].get(name) {
@@ -154,28 +190,37 @@ fn walk(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Ve
 
 /// `allOf`, `anyOf`, `oneOf` and `not`.
 fn combinations(value: &Value, schema: &Value, path: &str, depth: usize, causes: &mut Vec<Cause>) {
-    let fits = |inner: &Value| {
+    let complaints = |inner: &Value| {
         let mut found = Vec::new();
         walk(value, inner, path, depth + 1, &mut found);
-        found.is_empty()
+        found
     };
-    let mut refuse = |detail: &str| {
-        causes.push(Cause::invalid(path, &json!(""), format!("{path:?} must {detail}")));
-    };
-    if let Value::Array(any) = &schema["anyOf"]
-        && !any.iter().any(fits)
-    {
-        refuse("validate at least one schema (anyOf)");
-    }
-    if let Value::Array(one) = &schema["oneOf"] {
-        match one.iter().filter(|inner| fits(inner)).count() {
-            0 => refuse("validate one and only one schema (oneOf). Found none valid"),
-            1 => {}
-            n => refuse(&format!("validate one and only one schema (oneOf). Found {n} valid alternatives")),
+    // As a real server does, these complain about no field in particular.
+    let refuse = |detail: &str| Cause::invalid("<nil>", &json!(""), format!("{path:?} must {detail}"));
+    if let Value::Array(any) = &schema["anyOf"] {
+        let found: Vec<Vec<Cause>> = any.iter().map(complaints).collect();
+        if !found.iter().any(Vec::is_empty) {
+            causes.push(refuse("validate at least one schema (anyOf)"));
+            causes.extend(found.into_iter().next().unwrap_or_default());
         }
     }
-    if schema["not"].is_object() && fits(&schema["not"]) {
-        refuse("not validate the schema (not)");
+    if let Value::Array(one) = &schema["oneOf"] {
+        let found: Vec<Vec<Cause>> = one.iter().map(complaints).collect();
+        match found.iter().filter(|f| f.is_empty()).count() {
+            0 => {
+                causes.push(refuse("validate one and only one schema (oneOf). Found none valid"));
+                causes.extend(found.into_iter().next().unwrap_or_default());
+            }
+            1 => {}
+            n => {
+                let detail =
+                    format!("validate one and only one schema (oneOf). Found {n} valid alternatives");
+                causes.push(refuse(&detail));
+            }
+        }
+    }
+    if schema["not"].is_object() && complaints(&schema["not"]).is_empty() {
+        causes.push(refuse("not validate the schema (not)"));
     }
     for inner in schema["allOf"].as_array().into_iter().flatten() {
         walk(value, inner, path, depth + 1, causes);
@@ -199,21 +244,102 @@ fn string(text: &str, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
         causes.push(Cause::invalid(path, &shown, format!("{path} in body should match '{pattern}'")));
     }
     let format = schema["format"].as_str().unwrap_or_default();
-    let fits = match format {
+    let fits = has_format(text, format);
+    if !fits {
+        wrong_type(path, format, &shown, causes);
+    }
+}
+
+/// Whether a text has a format; formats that are not known have no rule.
+///
+/// Rules: https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.36/#jsonschemaprops-v1-apiextensions-k8s-io and
+/// k8s.io/kube-openapi `pkg/validation/strfmt`.
+fn has_format(text: &str, format: &str) -> bool {
+    match format {
         "date-time" => time::parse(text).is_some(),
         "date" => text.parse::<jiff::civil::Date>().is_ok(),
         "uuid" => uuid::Uuid::parse_str(text).is_ok(),
         "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),
+        "cidr" => text.split_once('/').is_some_and(|(address, bits)| {
+            let most = if address.contains(':') { 128 } else { 32 };
+            address.parse::<std::net::IpAddr>().is_ok() && bits.parse::<u8>().is_ok_and(|b| b <= most)
+        }),
+        "mac" => {
+            let parts: Vec<&str> = text.split([':', '-']).collect();
+            matches!(parts.len(), 6 | 8 | 20)
+                && parts.iter().all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
+        }
         "byte" => {
             use base64::Engine;
             base64::engine::general_purpose::STANDARD.decode(text).is_ok()
         }
+        "duration" => is_duration(text),
+        // Absolute, or a path from the root.
+        "uri" => {
+            let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+            let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+            (named || text.starts_with('/')) && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+        }
+        "email" => text
+            .rsplit_once('@')
+            .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains(' ')),
+        "hostname" => {
+            !text.is_empty()
+                && text.len() <= 253
+                && text.split('.').all(|l| super::meta::dns_label(&l.to_lowercase()).is_empty())
+        }
         _ => true,
-    };
-    if !fits {
-        wrong_type(path, format, &shown, causes);
     }
+}
+
+/// A duration as Go writes it (`1h30m`), or a number with a word (`3 hours`).
+fn is_duration(text: &str) -> bool {
+    const UNITS: [&str; 7] = ["ns", "us", "µs", "ms", "s", "m", "h"];
+    const WORDS: [&str; 20] = [
+        "nano",
+        "nanosecond",
+        "nanoseconds",
+        "micro",
+        "microsecond",
+        "microseconds",
+        "milli",
+        "millisecond",
+        "milliseconds",
+        "sec",
+        "second",
+        "seconds",
+        "min",
+        "minute",
+        "minutes",
+        "hr",
+        "hour",
+        "hours",
+        "day",
+        "week",
+    ];
+    let text = text.trim_start_matches(['+', '-']);
+    if text == "0" {
+        return true;
+    }
+    let mut rest = text;
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        if number == 0 || number == rest.len() {
+            return false;
+        }
+        let after = rest[number..].trim_start();
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let unit = after[..end].trim();
+        if !UNITS.contains(&unit) && !WORDS.contains(&unit) && !matches!(unit, "d" | "w" | "days" | "weeks") {
+            return false;
+        }
+        rest = &after[end..];
+        parts += 1;
+    }
+    parts > 0
 }
 
 fn number(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
@@ -234,7 +360,15 @@ fn number(value: &Value, schema: &Value, path: &str, causes: &mut Vec<Cause>) {
             causes.push(Cause::invalid(path, value, detail));
         }
     }
-    if let Some(factor) = schema["multipleOf"].as_f64().filter(|f| *f != 0.0)
+    let factor = schema["multipleOf"].as_f64().filter(|f| *f != 0.0);
+    if let Some(fraction) = factor.filter(|f| f.abs() < 1.0)
+        && !value.is_f64()
+    {
+        // A real server divides whole numbers by whole ones.
+        let whole = fraction.trunc();
+        let detail = format!("factor MultipleOf declared for {path} must be positive: {whole}");
+        causes.push(Cause::invalid(path, &json!(whole as i64), detail));
+    } else if let Some(factor) = factor
         && (n / factor).fract() != 0.0
     {
         let detail = format!("{path} in body should be a multiple of {}", schema["multipleOf"]);
@@ -301,13 +435,22 @@ mod tests {
         assert_eq!(
             messages(json!({"spec": {}}), spec),
             [
-                "spec: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found none valid"
+                "<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found none valid",
+                "spec.a: Required value"
             ]
         );
         let quantity =
             json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]});
         assert!(messages(json!({"spec": 1}), quantity.clone()).is_empty());
         assert_eq!(messages(json!({"spec": true}), quantity).len(), 1);
+        for (format, good, bad) in [
+            ("duration", "1h30m", "soon"),
+            ("uri", "https://a/b", "::no"),
+            ("email", "a@b.c", "a"),
+            ("cidr", "10.0.0.0/8", "10.0.0.0/64"),
+        ] {
+            assert!(has_format(good, format) && !has_format(bad, format), "{format}");
+        }
     }
 
     #[test]

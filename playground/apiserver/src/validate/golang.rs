@@ -78,6 +78,20 @@ const CONTAINER: Order = &[
     ("StdinOnce", "stdinOnce", False),
     ("TTY", "tty", False),
 ];
+const CONTAINER_SECURITY: Order = &[
+    ("Capabilities", "capabilities", Null),
+    ("Privileged", "privileged", Null),
+    ("SELinuxOptions", "seLinuxOptions", Null),
+    ("WindowsOptions", "windowsOptions", Null),
+    ("RunAsUser", "runAsUser", Null),
+    ("RunAsGroup", "runAsGroup", Null),
+    ("RunAsNonRoot", "runAsNonRoot", Null),
+    ("ReadOnlyRootFilesystem", "readOnlyRootFilesystem", Null),
+    ("AllowPrivilegeEscalation", "allowPrivilegeEscalation", Null),
+    ("ProcMount", "procMount", Null),
+    ("SeccompProfile", "seccompProfile", Null),
+    ("AppArmorProfile", "appArmorProfile", Null),
+];
 const POD_SECURITY: Order = &[
     ("SELinuxOptions", "seLinuxOptions", Null),
     ("WindowsOptions", "windowsOptions", Null),
@@ -161,10 +175,23 @@ fn container(value: &Value) -> Value {
     Value::Object(out)
 }
 
+/// An ephemeral container as Go prints the internal type.
+pub fn ephemeral_container(value: &Value) -> Value {
+    let mut out = container(value);
+    out["TargetContainerName"] = value.get("targetContainerName").cloned().unwrap_or_else(|| "".into());
+    out
+}
+
+/// The security context of a container as Go prints the internal type.
+pub fn security_context(value: &Value) -> Value {
+    Value::Object(ordered(value, CONTAINER_SECURITY, |_, v| plain(v)))
+}
+
 /// A pod's spec as Go prints the internal type.
 pub fn pod_spec(spec: &Value) -> Value {
     Value::Object(ordered(spec, POD_SPEC, |key, v| match key {
         "containers" | "initContainers" => v.as_array().into_iter().flatten().map(container).collect(),
+        "ephemeralContainers" => v.as_array().into_iter().flatten().map(ephemeral_container).collect(),
         "nodeSelector" | "overhead" => v.clone(),
         "securityContext" => {
             let mut out = ordered(spec, HOST, |_, v| v.clone());
@@ -221,9 +248,17 @@ pub fn diff(old: &Value, new: &Value) -> String {
     let (mut a, mut b) = (Vec::new(), Vec::new());
     lines(old, 0, "", "", &mut a);
     lines(new, 0, "", "", &mut b);
-    let head = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+    let mut head = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
     let most = a.len().min(b.len()) - head;
-    let tail = a.iter().rev().zip(b.iter().rev()).take(most).take_while(|(x, y)| x == y).count();
+    let mut tail = a.iter().rev().zip(b.iter().rev()).take(most).take_while(|(x, y)| x == y).count();
+    // What was only added or only removed starts as early as it can.
+    let (longer, size) = if a.len() < b.len() { (&b, b.len() - a.len()) } else { (&a, a.len() - b.len()) };
+    if a.len().min(b.len()) == head + tail {
+        while head > 0 && longer[head - 1] == longer[head - 1 + size] {
+            head -= 1;
+            tail += 1;
+        }
+    }
     let start = head.saturating_sub(CONTEXT);
     let (a_end, b_end) = (a.len() - tail, b.len() - tail);
     let after = tail.min(CONTEXT);

@@ -23,6 +23,9 @@ pub fn check(resource: &Resource, new: &Value, old: &Value) -> Vec<Cause> {
         ("batch", "jobs") => {
             same("/spec/selector", "spec.selector", &mut causes);
             same("/spec/completionMode", "spec.completionMode", &mut causes);
+            if new["spec"]["completionMode"] != "Indexed" {
+                same("/spec/completions", "spec.completions", &mut causes);
+            }
             if new["spec"]["template"] != old["spec"]["template"] && old["spec"]["suspend"] != true {
                 let shown = crate::validate::golang::pod_template(&new["spec"]["template"]);
                 causes.push(Cause::invalid("spec.template", &shown, IMMUTABLE));
@@ -58,6 +61,9 @@ pub fn check(resource: &Resource, new: &Value, old: &Value) -> Vec<Cause> {
         }
         ("scheduling.k8s.io", "priorityclasses") if new["value"] != old["value"] => {
             causes.push(Cause::forbidden("value", "may not be changed in an update."));
+        }
+        ("scheduling.k8s.io", "priorityclasses") => {
+            same("/preemptionPolicy", "preemptionPolicy", &mut causes);
         }
         ("discovery.k8s.io", "endpointslices") => same("/addressType", "addressType", &mut causes),
         _ => {}
@@ -137,7 +143,40 @@ fn claim(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
+/// Ephemeral containers are added and never changed.
+pub fn ephemeral_containers(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    let list = |pod: &Value| pod["spec"]["ephemeralContainers"].as_array().cloned().unwrap_or_default();
+    let now = list(new);
+    for before in list(old) {
+        let name = &before["name"];
+        let detail = match now.iter().find(|c| c["name"] == *name) {
+            Some(same) if *same == before => continue,
+            Some(other) => format!(
+                "existing ephemeral containers {name} may not be changed\n{}",
+                super::golang::diff(
+                    &super::golang::ephemeral_container(&before),
+                    &super::golang::ephemeral_container(other)
+                )
+            ),
+            None => format!("existing ephemeral containers {name} may not be removed\n"),
+        };
+        causes.push(Cause::forbidden("spec.ephemeralContainers", detail));
+    }
+}
+
 fn pod(new: &Value, old: &Value, causes: &mut Vec<Cause>) {
+    let deadline = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].as_i64();
+    match (deadline(old), deadline(new)) {
+        (Some(before), Some(now)) if now > before => {
+            let detail = "must be less than or equal to previous value";
+            causes.push(Cause::invalid("spec.activeDeadlineSeconds", &json!(now), detail));
+        }
+        (Some(_), None) => {
+            let detail = "must not update from a positive integer to nil value";
+            causes.push(Cause::invalid("spec.activeDeadlineSeconds", &Value::Null, detail));
+        }
+        _ => {}
+    }
     let free = ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"];
     let bare = |pod: &Value| {
         let mut spec = Value::Object(without(&pod["spec"], &free));

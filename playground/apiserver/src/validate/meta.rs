@@ -60,7 +60,8 @@ pub fn dns_label(text: &str) -> Vec<String> {
     out
 }
 
-fn dns_1035_label(text: &str) -> Vec<String> {
+/// Complaints about a DNS label that starts with a letter.
+pub fn dns_1035_label(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     if text.len() > 63 {
         out.push("must be no more than 63 bytes".into());
@@ -77,8 +78,10 @@ pub fn qualified(text: &str) -> Vec<String> {
     let (prefix, name) = match text.split_once('/') {
         Some((_, name)) if name.contains('/') => {
             out.push(
-                "a qualified name must consist of alphanumeric characters, '-', '_' or '.', with an optional DNS subdomain \
-                 prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+                 alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+                 '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. \
+                 'example.com/MyName')"
                     .into(),
             );
             return out;
@@ -114,6 +117,43 @@ pub fn label_value(text: &str) -> Vec<String> {
     out
 }
 
+/// What is wrong with a key of configuration.
+pub fn config_key(text: &str) -> Option<&'static str> {
+    let rule = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or \
+                'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+    let fits = !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    (!fits).then_some(rule)
+}
+
+/// Complaints about a `metav1.LabelSelector`.
+pub fn selector(selector: &Value, path: &str, causes: &mut Vec<Cause>) {
+    labels(&selector["matchLabels"], &format!("{path}.matchLabels"), causes);
+    for (index, expression) in selector["matchExpressions"].as_array().into_iter().flatten().enumerate() {
+        let at = format!("{path}.matchExpressions[{index}]");
+        let has_values = expression["values"].as_array().is_some_and(|v| !v.is_empty());
+        match expression["operator"].as_str().unwrap_or_default() {
+            "In" | "NotIn" if !has_values => {
+                let detail = "must be specified when `operator` is 'In' or 'NotIn'";
+                causes.push(Cause::required(format!("{at}.values"), detail));
+            }
+            "Exists" | "DoesNotExist" if has_values => {
+                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                causes.push(Cause::forbidden(format!("{at}.values"), detail));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            operator => {
+                let detail = "not a valid selector operator";
+                causes.push(Cause::invalid(format!("{at}.operator"), &json!(operator), detail));
+            }
+        }
+        let key = expression["key"].as_str().unwrap_or_default();
+        causes
+            .extend(qualified(key).into_iter().map(|m| Cause::invalid(format!("{at}.key"), &json!(key), m)));
+    }
+}
+
 /// Complaints about labels at a path.
 pub fn labels(labels: &Value, path: &str, causes: &mut Vec<Cause>) {
     for (key, value) in labels.as_object().into_iter().flatten() {
@@ -126,11 +166,15 @@ pub fn labels(labels: &Value, path: &str, causes: &mut Vec<Cause>) {
 /// How the names of a resource must look.
 fn name_rule(resource: &Resource) -> fn(&str) -> Vec<String> {
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "namespaces") => dns_label,
-        ("", "services") => dns_1035_label,
+        ("", "namespaces") => namespace,
+        ("", "services") => dns_label,
         ("rbac.authorization.k8s.io", _) => path_segment,
         _ => subdomain,
     }
+}
+
+fn namespace(text: &str) -> Vec<String> {
+    if text.contains('.') { vec!["must not contain dots".into()] } else { dns_label(text) }
 }
 
 fn path_segment(text: &str) -> Vec<String> {
@@ -149,13 +193,25 @@ pub fn object(resource: &Resource, object: &Value) -> Vec<Cause> {
     let meta = &object["metadata"];
     let mut causes = Vec::new();
     let name = meta["name"].as_str().unwrap_or_default();
+    if let Some(prefix) = meta["generateName"].as_str().filter(|p| !p.is_empty()) {
+        // What is made up follows it, so it may end with a hyphen.
+        let shown = prefix.strip_suffix('-').map_or_else(|| prefix.to_owned(), |p| format!("{p}a"));
+        let complaints = name_rule(resource)(&shown);
+        let at = "metadata.generateName";
+        causes.extend(complaints.into_iter().map(|m| Cause::invalid(at, &meta["generateName"], m)));
+    }
     if name.is_empty() {
         causes.push(Cause::required("metadata.name", "name or generateName is required"));
     } else {
         let complaints = name_rule(resource)(name);
         causes.extend(complaints.into_iter().map(|m| Cause::invalid("metadata.name", &json!(name), m)));
     }
-    labels(&meta["labels"], "metadata.labels", &mut causes);
+    // What a Job took over from its pods is looked at there.
+    let taken_over =
+        resource.is("batch", "jobs") && meta["labels"] == object["spec"]["template"]["metadata"]["labels"];
+    if !taken_over {
+        labels(&meta["labels"], "metadata.labels", &mut causes);
+    }
     let mut size = 0;
     for (key, value) in meta["annotations"].as_object().into_iter().flatten() {
         size += key.len() + value.as_str().map_or(0, str::len);
@@ -168,10 +224,10 @@ pub fn object(resource: &Resource, object: &Value) -> Vec<Cause> {
             format!("may not be more than {ANNOTATIONS_LIMIT} bytes"),
         ));
     }
-    for (index, owner) in meta["ownerReferences"].as_array().into_iter().flatten().enumerate() {
+    for owner in meta["ownerReferences"].as_array().into_iter().flatten() {
         for key in ["apiVersion", "kind", "name", "uid"] {
             if owner[key].as_str().unwrap_or_default().is_empty() {
-                let field = format!("metadata.ownerReferences[{index}].{key}");
+                let field = format!("metadata.ownerReferences.{key}");
                 let detail =
                     if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
                 causes.push(Cause::invalid(field, &owner[key], detail));
@@ -187,8 +243,14 @@ pub fn object(resource: &Resource, object: &Value) -> Vec<Cause> {
             "Only one reference can have Controller set to true",
         ));
     }
-    for finalizer in meta["finalizers"].as_array().into_iter().flatten() {
-        let complaints = qualified(finalizer.as_str().unwrap_or_default());
+    for (index, finalizer) in meta["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let text = finalizer.as_str().unwrap_or_default();
+        let complaints = qualified(text);
+        let standard = matches!(text, "kubernetes" | "orphan" | "foregroundDeletion") || text.contains('/');
+        if complaints.is_empty() && !standard && resource.custom.is_none() {
+            let rule = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(format!("metadata.finalizers[{index}]"), finalizer, rule));
+        }
         causes.extend(complaints.into_iter().map(|m| Cause::invalid("metadata.finalizers", finalizer, m)));
     }
     causes

@@ -2,12 +2,21 @@
 //!
 //! Rules: Kubernetes `pkg/apis/*/validation`.
 
+mod batch;
 mod cel;
 mod core;
 mod custom;
+mod definition;
 mod golang;
 mod immutable;
 pub mod meta;
+mod networking;
+mod pod;
+mod policy;
+mod ratchet;
+mod scaling;
+mod service;
+mod storage;
 mod workload;
 
 use crate::schema::catalogue::Resource;
@@ -25,7 +34,18 @@ pub fn create(resource: &Resource, object: &Value) -> Vec<Cause> {
 /// Rules for a changed object.
 pub fn update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = meta::update(resource, new, old);
+    if resource.is("", "pods") && subresource == "ephemeralcontainers" {
+        pod::ephemeral_containers(&new["spec"], causes.as_mut());
+        immutable::ephemeral_containers(new, old, &mut causes);
+        return causes;
+    }
     if !subresource.is_empty() && resource.custom.is_none() {
+        if resource.is("", "services") && subresource == "status" {
+            service::status(new, &mut causes);
+        }
+        if resource.is("batch", "jobs") && subresource == "status" {
+            batch::status(new, &mut causes);
+        }
         return causes;
     }
     kind(resource, new, Some(old), &mut causes);
@@ -41,11 +61,15 @@ fn kind(resource: &Resource, object: &Value, old: Option<&Value>, causes: &mut V
         }
         return;
     }
-    workload::check(resource, object, causes);
-    core::check(resource, object, causes);
+    workload::check(resource, object, old.is_none(), causes);
+    core::check(resource, object, old, causes);
+    policy::check(resource, object, causes);
+    networking::check(resource, object, causes);
+    storage::check(resource, object, causes);
     if let Some(ty) = resource.ty.as_struct() {
         enumerations(object, ty, "", causes);
     }
+    causes.retain(|cause| !cause.is_settled());
 }
 
 /// Strings that must be one of a few, wherever the schema says so. Statuses are not checked, nor are fields that kinds
@@ -59,7 +83,10 @@ fn enumerations(object: &Value, ty: &Struct, path: &str, causes: &mut Vec<Cause>
         let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match (&*field.ty, value) {
             (Type::String, Value::String(text))
-                if !field.allowed.is_empty() && !text.is_empty() && !field.allowed.contains(text) =>
+                if !field.allowed.is_empty()
+                    && !text.is_empty()
+                    && !field.allowed.contains(text)
+                    && !causes.iter().any(|c| c.field == below) =>
             {
                 causes.push(Cause::unsupported(below, value, &field.allowed));
             }

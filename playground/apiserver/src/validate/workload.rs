@@ -1,40 +1,29 @@
 //! Rules for pods and the kinds that make them.
 
-use super::meta;
+use super::pod::{self, not_negative, pod_spec};
+use super::{batch, meta};
 use crate::schema::catalogue::Resource;
 use crate::selector::Labels;
 use crate::status::Cause;
 use serde_json::{Value, json};
 
 /// Rules for pods, controllers of pods and jobs.
-pub fn check(resource: &Resource, object: &Value, causes: &mut Vec<Cause>) {
+pub fn check(resource: &Resource, object: &Value, is_new: bool, causes: &mut Vec<Cause>) {
     let spec = &object["spec"];
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "pods") => pod_spec(spec, "spec", &[], causes),
+        ("", "pods") => {
+            pod_spec(spec, "spec", &[], causes);
+            pod::annotations(&object["metadata"]["annotations"], spec, causes);
+            if is_new && spec["ephemeralContainers"].as_array().is_some_and(|l| !l.is_empty()) {
+                causes.push(Cause::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+            }
+        }
         ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => {
             controller(resource, spec, causes)
         }
-        ("batch", "jobs") => job(spec, "spec", causes),
-        ("batch", "cronjobs") => {
-            let schedule = spec["schedule"].as_str().unwrap_or_default();
-            if schedule.is_empty() {
-                causes.push(Cause::required("spec.schedule", ""));
-            } else if !is_schedule(schedule) {
-                causes.push(Cause::invalid("spec.schedule", &spec["schedule"], "expected exactly 5 fields"));
-            }
-            job(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", causes);
-        }
+        ("batch", "jobs") => batch::job(object, is_new, causes),
+        ("batch", "cronjobs") => batch::cron_job(object, causes),
         _ => {}
-    }
-}
-
-fn is_schedule(text: &str) -> bool {
-    text.starts_with('@') || text.split_whitespace().count() == 5
-}
-
-fn not_negative(value: &Value, path: &str, causes: &mut Vec<Cause>) {
-    if value.as_i64().is_some_and(|v| v < 0) {
-        causes.push(Cause::invalid(path, value, "must be greater than or equal to 0"));
     }
 }
 
@@ -51,17 +40,24 @@ fn controller(resource: &Resource, spec: &Value, causes: &mut Vec<Cause>) {
     } else {
         let empty = |key: &str| selector[key].as_object().is_none_or(serde_json::Map::is_empty);
         if empty("matchLabels") && selector["matchExpressions"].as_array().is_none_or(Vec::is_empty) {
-            let kind = resource.singular.as_str();
+            // A real server takes the rules for Deployments here.
+            let kind = if resource.plural == "replicasets" { "deployment" } else { &resource.singular };
             causes.push(Cause::invalid(
                 "spec.selector",
                 selector,
                 format!("empty selector is invalid for {kind}"),
             ));
         }
-        meta::labels(&selector["matchLabels"], "spec.selector.matchLabels", causes);
+    }
+    let mut broken = Vec::new();
+    meta::selector(selector, "spec.selector", &mut broken);
+    let is_selector = broken.is_empty();
+    if !is_selector {
+        causes.push(Cause::invalid("spec.selector", selector, "invalid label selector"));
+        causes.extend(broken);
     }
     let labels = Labels::from_object(selector);
-    if selector.is_null() || !labels.matches_labels(template_labels) {
+    if is_selector && (selector.is_null() || !labels.matches_labels(template_labels)) {
         let shown = if template_labels.is_null() { json!(null) } else { template_labels.clone() };
         causes.push(Cause::invalid(
             "spec.template.metadata.labels",
@@ -82,8 +78,16 @@ fn controller(resource: &Resource, spec: &Value, causes: &mut Vec<Cause>) {
     if *policy != "Always" && policy.is_string() {
         causes.push(Cause::unsupported("spec.template.spec.restartPolicy", policy, &["Always".into()]));
     }
-    if resource.plural == "deployments" {
-        strategy(spec, causes);
+    if !template["spec"]["activeDeadlineSeconds"].is_null() {
+        let kind = if resource.plural == "deployments" { "ReplicaSet" } else { &resource.kind };
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        causes.push(Cause::forbidden("spec.template.spec.activeDeadlineSeconds", detail));
+    }
+    match resource.plural.as_str() {
+        "deployments" => strategy(spec, causes),
+        "statefulsets" => stateful_set(spec, causes),
+        "daemonsets" => daemon_set(spec, causes),
+        _ => {}
     }
 }
 
@@ -107,8 +111,20 @@ fn strategy(spec: &Value, causes: &mut Vec<Cause>) {
             for key in ["maxUnavailable", "maxSurge"] {
                 percent(&rolling[key], &format!("spec.strategy.rollingUpdate.{key}"), causes);
             }
+            no_more_than_all(
+                &rolling["maxUnavailable"],
+                "spec.strategy.rollingUpdate.maxUnavailable",
+                causes,
+            );
         }
-        _ => {}
+        Some("Recreate") | None => {}
+        Some(other) => {
+            let shown = json!({"Type": other, "RollingUpdate": null});
+            let allowed = ["Recreate", "RollingUpdate"].map(String::from);
+            causes.push(Cause::unsupported("spec.strategy", &shown, &allowed));
+            // The word itself is not looked at again.
+            causes.push(Cause::settled("spec.strategy.type"));
+        }
     }
     let ready = spec["minReadySeconds"].as_i64().unwrap_or(0);
     let deadline = spec["progressDeadlineSeconds"].as_i64();
@@ -121,7 +137,89 @@ fn strategy(spec: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn percent(value: &Value, path: &str, causes: &mut Vec<Cause>) {
+/// A percentage that is not above 100.
+pub fn no_more_than_all(value: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let percent = value.as_str().and_then(|v| v.strip_suffix('%')).and_then(|v| v.parse::<i64>().ok());
+    if percent.is_some_and(|p| p > 100) {
+        causes.push(Cause::invalid(path, value, "must not be greater than 100%"));
+    }
+}
+
+fn stateful_set(spec: &Value, causes: &mut Vec<Cause>) {
+    let policy = &spec["podManagementPolicy"];
+    if policy.is_string() && *policy != "OrderedReady" && *policy != "Parallel" {
+        let detail = "must be 'OrderedReady' or 'Parallel'";
+        causes.push(Cause::invalid("spec.podManagementPolicy", policy, detail));
+    }
+    let strategy = &spec["updateStrategy"];
+    let rolling = &strategy["rollingUpdate"];
+    match strategy["type"].as_str() {
+        Some("RollingUpdate") | None => {
+            not_negative(&rolling["partition"], "spec.updateStrategy.rollingUpdate.partition", causes);
+        }
+        Some("OnDelete") if !rolling.is_null() => {
+            let shown =
+                json!({"Partition": rolling["partition"], "MaxUnavailable": rolling["maxUnavailable"]});
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            causes.push(Cause::invalid("spec.updateStrategy.rollingUpdate", &shown, detail));
+        }
+        Some("OnDelete") => {}
+        Some(other) => {
+            let shown = json!({"Type": other, "RollingUpdate": null});
+            let detail = "must be 'RollingUpdate' or 'OnDelete'";
+            causes.push(Cause::invalid("spec.updateStrategy", &shown, detail));
+            causes.push(Cause::settled("spec.updateStrategy.type"));
+        }
+    }
+    not_negative(&spec["ordinals"]["start"], "spec.ordinals.start", causes);
+    for key in ["whenDeleted", "whenScaled"] {
+        let choice = &spec["persistentVolumeClaimRetentionPolicy"][key];
+        if choice.is_string() && *choice != "Retain" && *choice != "Delete" {
+            let at = format!("spec.persistentVolumeClaimRetentionPolicy.{key}");
+            causes.push(Cause::unsupported(at, choice, &["Retain", "Delete"].map(String::from)));
+        }
+    }
+    for (index, claim) in spec["volumeClaimTemplates"].as_array().into_iter().flatten().enumerate() {
+        super::storage::claim_spec(
+            &claim["spec"],
+            &format!("spec.volumeClaimTemplates[{index}].spec"),
+            causes,
+        );
+    }
+}
+
+fn daemon_set(spec: &Value, causes: &mut Vec<Cause>) {
+    let strategy = &spec["updateStrategy"];
+    let at = "spec.updateStrategy.rollingUpdate";
+    match strategy["type"].as_str() {
+        Some("RollingUpdate") => {
+            let zero = |v: &Value| v.is_null() || *v == 0 || *v == "0%";
+            let (unavailable, surge) =
+                (&strategy["rollingUpdate"]["maxUnavailable"], &strategy["rollingUpdate"]["maxSurge"]);
+            if zero(unavailable) && zero(surge) {
+                let detail = "cannot be 0 when maxSurge is 0";
+                causes.push(Cause::required(format!("{at}.maxUnavailable"), detail));
+            } else if !zero(unavailable) && !zero(surge) {
+                let detail = "may not be set when maxUnavailable is non-zero";
+                causes.push(Cause::invalid(format!("{at}.maxSurge"), surge, detail));
+            }
+            for (key, value) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
+                percent(value, &format!("{at}.{key}"), causes);
+                no_more_than_all(value, &format!("{at}.{key}"), causes);
+            }
+        }
+        Some("OnDelete") | None => {}
+        Some(other) => {
+            let shown = json!({"Type": other, "RollingUpdate": null});
+            let allowed = ["RollingUpdate", "OnDelete"].map(String::from);
+            causes.push(Cause::unsupported("spec.updateStrategy", &shown, &allowed));
+            causes.push(Cause::settled("spec.updateStrategy.type"));
+        }
+    }
+}
+
+/// A number, or a percentage.
+pub fn percent(value: &Value, path: &str, causes: &mut Vec<Cause>) {
     match value {
         Value::Number(_) => not_negative(value, path, causes),
         Value::String(text) => {
@@ -133,158 +231,5 @@ fn percent(value: &Value, path: &str, causes: &mut Vec<Cause>) {
             }
         }
         _ => {}
-    }
-}
-
-fn job(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
-    for key in
-        ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
-    {
-        not_negative(&spec[key], &format!("{path}.{key}"), causes);
-    }
-    let template = &spec["template"]["spec"];
-    pod_spec(template, &format!("{path}.template.spec"), &[], causes);
-    let policy = &template["restartPolicy"];
-    if *policy == "Always" || *policy == "" {
-        let allowed = ["OnFailure", "Never"].map(String::from);
-        causes.push(Cause::unsupported(format!("{path}.template.spec.restartPolicy"), policy, &allowed));
-    }
-}
-
-/// `claims` are names of volumes that the pod will have besides its own.
-fn pod_spec(spec: &Value, path: &str, claims: &[&Value], causes: &mut Vec<Cause>) {
-    let list = |key: &str| spec[key].as_array().cloned().unwrap_or_default();
-    let volumes = list("volumes");
-    let mut names: Vec<&Value> = Vec::new();
-    for (index, volume) in volumes.iter().enumerate() {
-        let at = format!("{path}.volumes[{index}]");
-        label_name(&volume["name"], &format!("{at}.name"), causes);
-        if names.contains(&&volume["name"]) {
-            causes.push(Cause::duplicate(format!("{at}.name"), &volume["name"]));
-        }
-        names.push(&volume["name"]);
-    }
-    names.extend(claims);
-    if list("containers").is_empty() {
-        causes.push(Cause::required(format!("{path}.containers"), ""));
-    }
-    let mut seen: Vec<Value> = Vec::new();
-    for kind in ["initContainers", "containers"] {
-        for (index, container) in list(kind).iter().enumerate() {
-            let at = format!("{path}.{kind}[{index}]");
-            self::container(container, &at, &names, causes);
-            let name = &container["name"];
-            if seen.contains(name) {
-                causes.push(Cause::duplicate(format!("{at}.name"), name));
-            }
-            seen.push(name.clone());
-        }
-    }
-    not_negative(
-        &spec["terminationGracePeriodSeconds"],
-        &format!("{path}.terminationGracePeriodSeconds"),
-        causes,
-    );
-}
-
-fn label_name(name: &Value, path: &str, causes: &mut Vec<Cause>) {
-    let text = name.as_str().unwrap_or_default();
-    if text.is_empty() {
-        causes.push(Cause::required(path, ""));
-    } else {
-        causes.extend(meta::dns_label(text).into_iter().map(|m| Cause::invalid(path, name, m)));
-    }
-}
-
-fn container(container: &Value, path: &str, volumes: &[&Value], causes: &mut Vec<Cause>) {
-    label_name(&container["name"], &format!("{path}.name"), causes);
-    let image = container["image"].as_str().unwrap_or_default();
-    if image.is_empty() {
-        causes.push(Cause::required(format!("{path}.image"), ""));
-    } else if image.trim() != image {
-        causes.push(Cause::invalid(
-            format!("{path}.image"),
-            &container["image"],
-            "must not have leading or trailing whitespace",
-        ));
-    }
-    let mut ports: Vec<&str> = Vec::new();
-    for (index, port) in container["ports"].as_array().into_iter().flatten().enumerate() {
-        let at = format!("{path}.ports[{index}]");
-        let number = port["containerPort"].as_i64().unwrap_or(0);
-        if number == 0 {
-            causes.push(Cause::required(format!("{at}.containerPort"), ""));
-        } else if !(1..=65535).contains(&number) {
-            let rule = "must be between 1 and 65535, inclusive";
-            causes.push(Cause::invalid(format!("{at}.containerPort"), &port["containerPort"], rule));
-        }
-        if let Some(name) = port["name"].as_str() {
-            if ports.contains(&name) {
-                causes.push(Cause::duplicate(format!("{at}.name"), &port["name"]));
-            }
-            ports.push(name);
-        }
-    }
-    for (index, variable) in container["env"].as_array().into_iter().flatten().enumerate() {
-        if variable["name"].as_str().unwrap_or_default().is_empty() {
-            causes.push(Cause::required(format!("{path}.env[{index}].name"), ""));
-        }
-    }
-    for (index, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
-        let at = format!("{path}.volumeMounts[{index}]");
-        if mount["name"].as_str().unwrap_or_default().is_empty() {
-            causes.push(Cause::required(format!("{at}.name"), ""));
-        } else if !volumes.contains(&&mount["name"]) {
-            let message = format!("Not found: {}", mount["name"]);
-            causes.push(Cause { field: format!("{at}.name"), reason: "FieldValueNotFound", message });
-        }
-        if mount["mountPath"].as_str().unwrap_or_default().is_empty() {
-            causes.push(Cause::required(format!("{at}.mountPath"), ""));
-        }
-    }
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let value = &container[probe];
-        if value.is_null() {
-            continue;
-        }
-        let handlers = ["exec", "httpGet", "tcpSocket", "grpc"].into_iter().filter(|k| value[*k].is_object());
-        match handlers.count() {
-            0 => causes.push(Cause::required(format!("{path}.{probe}"), "must specify a handler type")),
-            1 => {}
-            _ => causes.push(Cause::forbidden(
-                format!("{path}.{probe}"),
-                "may not specify more than 1 handler type",
-            )),
-        }
-        if probe != "readinessProbe" && value["successThreshold"].as_i64().unwrap_or(1) != 1 {
-            let at = format!("{path}.{probe}.successThreshold");
-            causes.push(Cause::invalid(at, &value["successThreshold"], "must be 1"));
-        }
-    }
-    resources(&container["resources"], &format!("{path}.resources"), causes);
-}
-
-fn resources(resources: &Value, path: &str, causes: &mut Vec<Cause>) {
-    use crate::quantity::Quantity;
-    let nano = |v: &Value| v.as_str().and_then(Quantity::parse).map(|q| q.nano());
-    for (name, request) in resources["requests"].as_object().into_iter().flatten() {
-        let limit = &resources["limits"][name];
-        if let (Some(r), Some(l)) = (nano(request), nano(limit))
-            && r > l
-        {
-            let detail = format!(
-                "must be less than or equal to {name} limit of {}",
-                limit.as_str().unwrap_or_default()
-            );
-            causes.push(Cause::invalid(format!("{path}.requests"), request, detail));
-        }
-    }
-    for kind in ["limits", "requests"] {
-        for (name, value) in resources[kind].as_object().into_iter().flatten() {
-            if nano(value).is_some_and(|n| n < 0) {
-                let detail = "must be greater than or equal to 0";
-                causes.push(Cause::invalid(format!("{path}.{kind}[{name}]"), value, detail));
-            }
-        }
     }
 }
