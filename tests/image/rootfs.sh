@@ -6,7 +6,7 @@
 set -eu
 program=$1
 root=$2
-mkdir -p "$root/usr/local/bin" "$root/etc/ssl/certs" "$root/usr/share" "$root/home/nonroot" "$root/tmp"
+mkdir -p "$root/usr/local/bin" "$root/etc/ssl/certs" "$root/usr/share" "$root/home/nonroot" "$root/tmp" "$root/proc" "$root/dev" "$root/sys"
 chmod 1777 "$root/tmp"
 install -m 0755 "$program" "$root/usr/local/bin/"
 # Where the loader finds them on this very system, which is that of the build.

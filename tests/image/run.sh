@@ -58,9 +58,9 @@ in_crun() {
  "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
  "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]}}
 JSON
-  crun --root "$work/state" run --bundle "$work/bundle" shop >"$work/log" 2>&1 &
+  crun --cgroup-manager=disabled --root "$work/state" run --bundle "$work/bundle" shop >"$work/log" 2>&1 &
   pid=$!
-  healthy "$pid" && crun --root "$work/state" exec --user 65532 --env PORT="$port" --env BIND_ADDRESS=127.0.0.1 shop /usr/local/bin/shop healthcheck
+  healthy "$pid" && crun --cgroup-manager=disabled --root "$work/state" exec --user 65532 --env PORT="$port" --env BIND_ADDRESS=127.0.0.1 shop /usr/local/bin/shop healthcheck
 }
 
 in_bubblewrap() {
@@ -75,10 +75,11 @@ in_bubblewrap() {
 
 in_chroot() {
   [ "$(id -u)" = 0 ] || return 1
+  chroot=$(command -v chroot)
   mount_it="mount --bind $work/webservice $work/webservice && mount -o remount,bind,ro $work/webservice"
-  unshare --mount sh -c "$mount_it && exec env -i PORT=$port BIND_ADDRESS=127.0.0.1 chroot --userspec=65532:65532 $work/webservice /usr/local/bin/shop api" >"$work/log" 2>&1 &
+  unshare --mount sh -c "$mount_it && exec env -i PORT=$port BIND_ADDRESS=127.0.0.1 $chroot --userspec=65532:65532 $work/webservice /usr/local/bin/shop api" >"$work/log" 2>&1 &
   pid=$!
-  healthy "$pid" && env -i PORT="$port" BIND_ADDRESS=127.0.0.1 chroot --userspec=65532:65532 "$work/webservice" /usr/local/bin/shop healthcheck
+  healthy "$pid" && env -i PORT="$port" BIND_ADDRESS=127.0.0.1 $chroot --userspec=65532:65532 "$work/webservice" /usr/local/bin/shop healthcheck
 }
 
 for way in crun bubblewrap chroot; do

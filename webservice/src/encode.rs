@@ -1,6 +1,7 @@
 //! Smaller answers, and none where the client has it already: gzip, entity tags, 304.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -16,21 +17,27 @@ const WORTH_COMPRESSING: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Encoded {
     plain: Bytes,
-    gzip: Option<Bytes>,
+    // Made when somebody first asks for it.
+    gzip: OnceLock<Bytes>,
     tag: String,
 }
 
 impl Encoded {
-    /// Compresses `plain` if that is worth it, and names it.
+    /// Names `plain`.
     pub fn new(plain: Bytes) -> Self {
-        let gzip = (plain.len() >= WORTH_COMPRESSING).then(|| gzip(&plain, Compression::new(6)));
-        Self { tag: tag(&plain), gzip, plain }
+        Self { tag: tag(&plain), gzip: OnceLock::new(), plain }
+    }
+
+    /// The compressed form, if that is worth it.
+    fn compressed(&self) -> Option<&Bytes> {
+        let worth_it = self.plain.len() >= WORTH_COMPRESSING;
+        worth_it.then(|| self.gzip.get_or_init(|| gzip(&self.plain, Compression::new(6))))
     }
 
     /// The answer 200 with this body, in the form that suits `request`, or 304 if the client has it.
     pub fn answer(&self, request: &HeaderMap, content_type: &'static str) -> Response {
         let mut response = Response::default();
-        let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request));
+        let gzip = if accepts_gzip(request) { self.compressed() } else { None };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
