@@ -92,6 +92,7 @@ impl Cluster {
         let sessions = node::Sessions::default();
         let server = Server::start(apiserver::Config {
             tls: true,
+            service_accounts: true,
             service_range: network.services(),
             pod_logs: Some(Arc::new(NodeLogs::new(&node_root))),
             pod_streams: Some(Arc::new(NodeStreams::new(sessions.clone(), &node_root))),

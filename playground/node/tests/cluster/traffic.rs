@@ -111,7 +111,9 @@ async fn no_request_fails_while_versions_change_and_pods_go() {
         cluster.complete("shop").await;
     }
     // A pod deleted by hand, and a change of size in both directions.
-    let name = cluster.pods("app=shop").await[0].metadata.name.clone().unwrap();
+    let mut stay = cluster.pods("app=shop").await;
+    stay.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+    let name = stay[0].metadata.name.clone().unwrap();
     cluster.api::<Pod>().delete(&name, &DeleteParams::default()).await.unwrap();
     for replicas in [5, 2] {
         cluster.apply::<Deployment>(shop("v4", json!({"replicas": replicas}))).await;
