@@ -147,7 +147,12 @@ export async function openBrowser() {
         child.kill("SIGKILL");
         await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 5000))]);
       }
-      rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+      try {
+        rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
+      } catch (error) {
+        // Helpers of a browser that was killed can still write there: what is left is a temporary folder.
+        console.error(`${profile} stays behind: ${error.code}`);
+      }
     },
   };
 }

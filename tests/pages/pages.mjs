@@ -150,7 +150,7 @@ try {
 } finally {
   await browser.close();
   for (const child of children) child.kill("SIGKILL");
-  rmSync(directory, { recursive: true, force: true });
+  rmSync(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
 }
 // Connections of fetch are kept for a while and would hold the program.
 process.exit();

@@ -180,12 +180,21 @@ impl World {
     ///
     /// When no HTTP client can be made.
     pub fn traffic(&self) -> anyhow::Result<Traffic> {
+        self.traffic_at(4, 60)
+    }
+
+    /// So many customers at a time, who ask so often in a second together.
+    ///
+    /// # Errors
+    ///
+    /// When no HTTP client can be made.
+    pub fn traffic_at(&self, workers: usize, rate: u32) -> anyhow::Result<Traffic> {
         let settings = traffic::Settings {
             url: self.place.ingress_url.clone(),
             paths: shop::PATHS.map(str::to_owned).to_vec(),
             host: self.place.id.as_ref().map(|id| format!("{id}.test")),
-            workers: 4,
-            rate: 60,
+            workers,
+            rate,
         };
         Ok(Traffic::start(&settings)?)
     }

@@ -260,6 +260,27 @@ mod tests {
     }
 
     #[test]
+    fn the_repository_s_own_environments_are_all_understood() {
+        let fleet = concat!(env!("CARGO_MANIFEST_DIR"), "/../environments/fleet");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(fleet).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let name = path.display().to_string();
+            for document in engine::object::yaml::read_documents(&text, &name).unwrap() {
+                if document.value["kind"] != "Environment" {
+                    continue;
+                }
+                let environment: Environment = serde_json::from_value(document.value).unwrap();
+                environment.spec.settings().unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!(environment.spec.not_yet_supported(), [] as [&str; 0], "{name}");
+                seen += 1;
+            }
+        }
+        assert!(seen >= 5, "{seen}");
+    }
+
+    #[test]
     fn what_this_version_does_not_do_is_not_passed_over() {
         assert!(Environment::test("dev").spec.not_yet_supported().is_empty());
         let spec = spec(json!({

@@ -4,7 +4,7 @@
 
 use crate::fieldset::Set;
 use crate::schema::Type;
-use crate::status::Cause;
+use crate::status::{Cause, Refusal};
 use crate::typed::{self, Comparison};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -162,6 +162,15 @@ pub enum Error {
         /// The fields of each manager, as conflicts name it.
         contested: Vec<(String, Set)>,
     },
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        match error {
+            Error::Untyped { .. } => Refusal::internal(error.to_string()),
+            Error::Conflict { message, causes, .. } => Refusal::apply_conflict(message, causes),
+        }
+    }
 }
 
 /// The entries that own the replica count of an object, as its Scale shows them.

@@ -171,10 +171,7 @@ fn apply_scale(call: &Call<'_>, live: &Value, config: &Value, ty: &Arc<Type>) ->
         config["metadata"] = json!({});
     }
     let applied = with_scale_write(call, ty, |write| managed::apply(live, &config, force, write));
-    let applied = applied.map_err(|error| match error {
-        managed::Error::Untyped { .. } => Refusal::internal(error.to_string()),
-        managed::Error::Conflict { message, causes, .. } => Refusal::apply_conflict(message, causes),
-    })?;
+    let applied = applied?;
     decode::canonical(applied, ty).map_err(|e| Refusal::bad_request(e.to_string()))
 }
 

@@ -4,7 +4,7 @@ use super::{Call, Written};
 use crate::decode::{self, Parsed};
 use crate::schema::Type;
 use crate::status::{About, Refusal};
-use crate::{body, last_applied, managed, patch, strategy};
+use crate::{body, last_applied, patch, strategy};
 use serde_json::{Value, json};
 
 impl Call<'_> {
@@ -97,11 +97,7 @@ impl Call<'_> {
     fn applied(&mut self, live: &Value, config: &Value, force: bool) -> Result<Value, Refusal> {
         let resource = self.target.resource.clone();
         let reset = strategy::reset(&resource, &self.target.subresource);
-        let new = self.with_write(&reset, |write| last_applied::apply(live, config, force, write));
-        let new = new.map_err(|error| match error {
-            managed::Error::Untyped { .. } => Refusal::internal(error.to_string()),
-            managed::Error::Conflict { message, causes, .. } => Refusal::apply_conflict(message, causes),
-        })?;
+        let new = self.with_write(&reset, |write| last_applied::apply(live, config, force, write))?;
         let mut unknown = Vec::new();
         let mut new = decode::decode(new, &resource.ty, &mut unknown).map_err(|error| {
             Refusal::internal(format!("failed to convert new object to proper version: {error}"))
