@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use playground::watch::{self, Check};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tests::{Options, Site, World};
@@ -34,16 +35,16 @@ where
 async fn until_value(world: &World, wanted: &str) -> anyhow::Result<()> {
     let maps: Api<ConfigMap> =
         Api::namespaced(world.client().clone(), &world.namespace(playground::environment::NAMESPACE));
-    let wait = async {
-        loop {
-            let data = maps.get("settings").await.ok().and_then(|map| map.data).unwrap_or_default();
-            if data.get("cluster").is_some_and(|value| value == wanted) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    let expected = format!("ConfigMap settings with cluster {wanted}");
+    watch::until_one(&maps, "settings", expected, PATIENCE, |seen| {
+        let data = seen.and_then(|map| map.data.as_ref());
+        match data.and_then(|data| data.get("cluster")) {
+            Some(value) if value == wanted => Check::Met(()),
+            value => Check::Not(format!("{value:?}")),
         }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.with_context(|| format!("the value never became {wanted}"))
+    })
+    .await?;
+    Ok(())
 }
 
 pub async fn secrets_in_git_open_with_the_key_that_arrives_and_variables_follow_the_cluster(
