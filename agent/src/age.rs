@@ -1,22 +1,21 @@
-//! Private keys: where they come from, and what they open.
+//! Keys of [age](https://age-encryption.org): where they come from, and opening what was sealed for them.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::path::PathBuf;
 
+use ::age::Decryptor;
+use ::age::armor::ArmoredReader;
+use ::age::x25519;
 use engine::sops::KeyRing;
-use x25519_dalek::{X25519_BASEPOINT_BYTES, x25519};
 
-use super::bech32;
-use super::format::{Sealed, derive, unseal};
-use crate::secret::Secret;
-
-const PRIVATE: &str = "age-secret-key-";
-const PUBLIC: &str = "age";
 /// What the names of a Secret's entries with keys end with, as Flux has it, and the name that sops gives its file.
 const ENTRIES: [&str; 2] = [".agekey", "keys.txt"];
-/// What a file's key is sealed with is derived under this name.
-const INFO: &str = "age-encryption.org/v1/X25519";
+/// What an armored file begins with.
+const ARMOR: &str = "-----BEGIN AGE ENCRYPTED FILE-----";
+/// The largest sealed file that is opened, in bytes: it holds a key.
+const MAX_BYTES: usize = 64 * 1024;
 /// How many keys there may be: each is tried on each file.
 const MAX_KEYS: usize = 64;
 
@@ -55,8 +54,9 @@ pub enum KeysError {
 }
 
 struct Identity {
-    secret: Secret<[u8; 32]>,
-    public: [u8; 32],
+    private: x25519::Identity,
+    /// The public key, as age writes it.
+    public: String,
 }
 
 /// Private keys of age.
@@ -138,11 +138,10 @@ impl AgeKeys {
             } else {
                 "this is no key of age; a key begins with AGE-SECRET-KEY-1"
             };
-            let bytes = bech32::decode(PRIVATE, line).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-            let secret = bytes.ok_or_else(|| wrong(problem))?;
-            let public = x25519(secret, X25519_BASEPOINT_BYTES);
+            let private: x25519::Identity = line.parse().map_err(|_| wrong(problem))?;
+            let public = private.to_public().to_string();
             if self.identities.iter().all(|known| known.public != public) {
-                self.identities.push(Identity { secret: Secret::new(secret), public });
+                self.identities.push(Identity { private, public });
             }
         }
         if self.identities.len() == before && !text.contains("AGE-SECRET-KEY-1") {
@@ -165,23 +164,19 @@ impl KeyRing for AgeKeys {
     }
 
     fn recipients(&self) -> Vec<String> {
-        self.identities.iter().map(|identity| bech32::encode(PUBLIC, &identity.public)).collect()
+        self.identities.iter().map(|identity| identity.public.clone()).collect()
     }
 
     fn open(&self, sealed: &str) -> Option<Vec<u8>> {
-        let sealed = Sealed::read(sealed)?;
-        sealed.stanzas.iter().find_map(|stanza| {
-            self.identities.iter().find_map(|identity| {
-                let shared = x25519(*identity.secret.expose(), stanza.share);
-                // A share of low order would make a key that everybody knows.
-                if shared == [0; 32] {
-                    return None;
-                }
-                let salt = [stanza.share, identity.public].concat();
-                let key = derive(&shared, &salt, INFO)?;
-                sealed.open(&unseal(&key, [0; 12], &stanza.body)?)
-            })
-        })
+        let sealed = sealed.trim();
+        if sealed.len() > MAX_BYTES || !sealed.starts_with(ARMOR) {
+            return None;
+        }
+        let decryptor = Decryptor::new_buffered(ArmoredReader::new(sealed.as_bytes())).ok()?;
+        let mine = self.identities.iter().map(|identity| &identity.private as &dyn ::age::Identity);
+        let mut plain = Vec::new();
+        decryptor.decrypt(mine).ok()?.read_to_end(&mut plain).ok()?;
+        Some(plain)
     }
 }
 
