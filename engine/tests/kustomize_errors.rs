@@ -146,6 +146,30 @@ fn every_error_says_where_and_what_to_do() {
             "dev/kustomization.yaml:2: \"dev/none.yaml\" does not exist; correct the path or commit the file",
         ),
         (
+            "resources: [a.yaml]\npatchesStrategicMerge:\n- |\n  # nothing\n  # yet",
+            "dev/kustomization.yaml:2: patchesStrategicMerge has only empty patches; write one or remove the field",
+        ),
+        (
+            "resources: [a.yaml]\npatchesJson6902:\n- {target: {version: v1, kind: ConfigMap, name: a}, patch: '[]'}",
+            "dev/kustomization.yaml:3: the patch is empty; write it or remove the entry",
+        ),
+        (
+            "resources: [a.yaml]\nreplacements:\n- {source: {name: a}, sourceValue: x, targets: [{select: {name: a}}]}",
+            "dev/kustomization.yaml:3: source and sourceValue exclude each other; remove one of the two",
+        ),
+        (
+            "resources: [a.yaml]\nreplacements:\n- targets: [{select: {name: a}}]",
+            "dev/kustomization.yaml:3: a replacement needs a source or a sourceValue",
+        ),
+        (
+            "resources: [a.yaml]\nreplacements:\n- sourceValue: x\n  targets:\n  - select: {name: '('}",
+            "dev/kustomization.yaml:5: \"(\" in the target is not a regular expression; correct it",
+        ),
+        (
+            "resources: [a.yaml]\nreplacements:\n- sourceValue: x\n  targets:\n  - {select: {name: a}, fieldPaths: [data.k.inner]}",
+            "dev/kustomization.yaml:3: ConfigMap default/a has no data.k.inner to replace; correct fieldPaths or set options.create",
+        ),
+        (
             "resources: [a.yaml]\nconfigMapGenerator:\n- {name: a, behavior: merge, literals: [x]}",
             "dev/kustomization.yaml:3: the literal \"x\" must be key=value",
         ),
@@ -194,7 +218,6 @@ fn errors_in_files_name_those_files() {
             "dev/a.yaml:5: a Kubernetes object needs metadata.name",
         ),
         ("dev/p.yaml", "- op: add", "dev/p.yaml:1: this is not a JSON patch"),
-        ("dev/p.yaml", "", "dev/p.yaml:1: the patch is empty; write it or remove the entry"),
         (
             "dev/p.yaml",
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: [x]",

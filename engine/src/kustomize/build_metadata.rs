@@ -10,7 +10,7 @@ const ORIGIN: &str = "config.kubernetes.io/origin";
 const TRANSFORMATIONS: &str = "alpha.config.kubernetes.io/transformations";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// What `kubectl kustomize` of the version that this follows writes.
-const MANAGER: &str = "kustomize-v5.5.0";
+const MANAGER: &str = "kustomize-v5.8.1";
 
 fn origin_value(origin: &Origin) -> Value {
     let mut map = Map::new();

@@ -1,11 +1,13 @@
 //! Field paths of replacements and variables: `spec.template.spec.containers.[name=app].env.0.value`.
 
+use std::borrow::Cow;
+
 use regex::Regex;
 use serde_json::{Map, Value};
 
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Field(String),
     Index(usize),
     Last,
@@ -18,7 +20,7 @@ enum Step {
 }
 
 /// Splits a path at its points; points in brackets or behind a backslash are part of a name.
-fn steps(path: &str) -> Vec<Step> {
+pub(super) fn steps(path: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut pieces = super::field_spec::split_path(path, '.').into_iter();
     while let Some(mut piece) = pieces.next() {
@@ -43,22 +45,51 @@ fn steps(path: &str) -> Vec<Step> {
     steps
 }
 
+/// Where a step leads in a value.
+enum Place<'s> {
+    Field(Cow<'s, str>),
+    Item(usize),
+}
+
+/// Where a step leads first; none where it leads nowhere, or to all.
+fn place<'s>(value: &Value, step: &'s Step) -> Option<Place<'s>> {
+    match (step, value) {
+        (Step::Field(name), Value::Object(_)) => Some(Place::Field(name.into())),
+        (Step::Index(index), Value::Object(_)) => Some(Place::Field(index.to_string().into())),
+        (Step::Index(index), Value::Array(_)) => Some(Place::Item(*index)),
+        (Step::Last, Value::Array(items)) => items.len().checked_sub(1).map(Place::Item),
+        (Step::Matching { field, pattern }, Value::Array(items)) => {
+            let is_meant = |item| key(item, field).is_some_and(|text| text == *pattern);
+            items.iter().position(is_meant).map(Place::Item)
+        }
+        _ => None,
+    }
+}
+
 /// The first value at a path.
 pub(super) fn get<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    let mut at = value;
-    for step in steps(path) {
-        at = match (&step, at) {
-            (Step::Field(name), Value::Object(map)) => map.get(name)?,
-            (Step::Index(index), Value::Array(items)) => items.get(*index)?,
-            (Step::Index(index), Value::Object(map)) => map.get(&index.to_string())?,
-            (Step::Last, Value::Array(items)) => items.last()?,
-            (Step::Matching { field, pattern }, Value::Array(items)) => {
-                items.iter().find(|item| key(item, field).is_some_and(|text| text == *pattern))?
-            }
-            _ => return None,
-        };
+    steps(path).iter().try_fold(value, |at, step| match place(at, step)? {
+        Place::Field(name) => at.get(name.as_ref()),
+        Place::Item(index) => at.get(index),
+    })
+}
+
+/// The text that a path leads into, and the steps that are left inside of it.
+pub(super) fn text_within<'v, 's>(
+    value: &'v mut Value,
+    steps: &'s [Step],
+) -> Option<(&'v mut String, &'s [Step])> {
+    let (step, rest) = steps.split_first()?;
+    match value {
+        Value::String(text) => Some((text, steps)),
+        value => {
+            let inner = match place(value, step)? {
+                Place::Field(name) => value.get_mut(name.as_ref())?,
+                Place::Item(index) => value.get_mut(index)?,
+            };
+            text_within(inner, rest)
+        }
     }
-    Some(at)
 }
 
 /// What is made where a target's field is missing.
@@ -70,17 +101,8 @@ pub(super) enum Missing {
     Create,
 }
 
-/// Calls `change` on every value at a path and says how many there were.
-pub(super) fn each(
-    value: &mut Value,
-    path: &str,
-    missing: Missing,
-    change: &mut dyn FnMut(&mut Value) -> Result<(), String>,
-) -> Result<usize, String> {
-    visit(value, &steps(path), missing, change)
-}
-
-fn visit(
+/// Calls `change` on every value at the end of the steps and says how many there were.
+pub(super) fn visit(
     value: &mut Value,
     steps: &[Step],
     missing: Missing,
@@ -182,9 +204,9 @@ mod tests {
             *v = json!("new");
             Ok(())
         };
-        assert_eq!(each(&mut value, "a.x\\.y.*.v", Missing::Skip, &mut set), Ok(2));
-        assert_eq!(each(&mut value, "a.none.deep", Missing::Skip, &mut set), Ok(0));
-        assert_eq!(each(&mut value, "a.made.[n=z].v", Missing::Create, &mut set), Ok(1));
+        assert_eq!(visit(&mut value, &steps("a.x\\.y.*.v"), Missing::Skip, &mut set), Ok(2));
+        assert_eq!(visit(&mut value, &steps("a.none.deep"), Missing::Skip, &mut set), Ok(0));
+        assert_eq!(visit(&mut value, &steps("a.made.[n=z].v"), Missing::Create, &mut set), Ok(1));
         assert_eq!(
             value,
             json!({"a": {"x.y": [{"n": "p", "v": "new"}, {"n": "q", "v": "new"}], "l": ["s"], "made": [{"n": "z", "v": "new"}]}})

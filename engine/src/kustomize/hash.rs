@@ -61,7 +61,7 @@ fn content(object: &Value) -> String {
 }
 
 /// JSON as Go's encoder writes it: keys sorted, `<`, `>`, `&` and two line separators escaped.
-fn go_json(value: &Value) -> String {
+pub(super) fn go_json(value: &Value) -> String {
     let mut out = String::new();
     write(value, &mut out);
     out

@@ -10,7 +10,7 @@ use super::fields::{Fields, Located, invalid};
 use super::generators::{Generator, GeneratorKind, GeneratorOptions};
 use super::images::Image;
 use super::labels::Labels;
-use super::replacements::Replacement;
+use super::replacements::{REPLACEMENT_FIELDS, Replacement};
 use super::replicas::Replicas;
 use super::resource::{KindFilter, Source};
 use super::selector::Selector;
@@ -357,9 +357,11 @@ pub(super) fn selector(node: &Node, file: &str) -> Result<Selector, RenderError>
 
 /// Reads an entry of `replacements`.
 pub(super) fn replacement(node: &Node, file: &str) -> Result<ReplacementEntry, RenderError> {
-    let fields = Fields::new(node, file, "an entry of replacements", &["path", "source", "targets"])?;
+    let mut known = REPLACEMENT_FIELDS.to_vec();
+    known.push("path");
+    let fields = Fields::new(node, file, "an entry of replacements", &known)?;
     match fields.located("path")?.filter(|path| !path.text.is_empty()) {
-        Some(_) if fields.get("source").is_some() || fields.get("targets").is_some() => {
+        Some(_) if REPLACEMENT_FIELDS.iter().any(|field| fields.get(field).is_some()) => {
             Err(fields.invalid("a replacement is given either by path or in place; remove one of the two"))
         }
         Some(path) => Ok(ReplacementEntry::File(path)),

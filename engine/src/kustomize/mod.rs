@@ -1,7 +1,8 @@
 //! Rendering a tree of kustomizations, as `kustomize build` does.
 //!
-//! The meanings are kustomize 5.5's, as `kubectl kustomize` shows them; the corpus in `tests/` compares
-//! the two. Everything is read through a [`Tree`], so nothing here knows a file system, and a render
+//! The meanings are kustomize 5.8's, as `kubectl kustomize` shows them; the corpus in `tests/` compares
+//! the two. What older versions accept means the same to them, but for points in the names that a
+//! replacement's target selects: they are any character since these are regular expressions. Everything is read through a [`Tree`], so nothing here knows a file system, and a render
 //! remembers what it read. Remote bases, Helm charts and plugins are refused.
 
 mod accumulator;
@@ -9,6 +10,7 @@ mod build_metadata;
 mod cache;
 mod configurations;
 mod crds;
+mod embedded;
 mod error;
 mod explain;
 mod field_path;

@@ -1,5 +1,7 @@
 //! `patches`, `patchesStrategicMerge` and `patchesJson6902`.
 
+use serde_json::Value;
+
 use crate::object::yaml::{Dialect, read_documents_as};
 
 use super::error::RenderError;
@@ -14,6 +16,8 @@ use super::resources::{self, Role};
 
 /// A patch, understood.
 pub(super) enum Patch {
+    /// Nothing but comments, or an empty list or mapping. Kustomize passes over such entries of `patches` since 5.8.
+    Empty(Source),
     /// Objects to merge in.
     Strategic(Vec<Resource>),
     /// JSON patch operations.
@@ -51,7 +55,9 @@ pub(super) fn read(patch: &PatchText, has_target: bool) -> Result<Patch, RenderE
         error
     })?;
     match documents.as_slice() {
-        [] => Err(patch.invalid(1, "the patch is empty; write it or remove the entry")),
+        documents if documents.iter().all(|document| says_nothing(&document.value)) => {
+            Ok(Patch::Empty(patch.source(documents.first().map_or(1, |document| document.line))))
+        }
         [document] if document.value.is_array() => {
             let operations =
                 patch_json::read(&document.value).map_err(|problem| patch.invalid(document.line, problem))?;
@@ -61,6 +67,15 @@ pub(super) fn read(patch: &PatchText, has_target: bool) -> Result<Patch, RenderE
             let role = if has_target { Role::TargetedPatch } else { Role::Patch };
             Ok(Patch::Strategic(strategic(patch, role)?))
         }
+    }
+}
+
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
     }
 }
 
@@ -83,6 +98,7 @@ pub(super) fn apply(
     let fail =
         |source_at: &Source, problem: String| RenderError::Invalid { source_at: source_at.clone(), problem };
     match (patch, &entry.target) {
+        (Patch::Empty(_), _) => Ok(()),
         (Patch::Json(_, at), None) => Err(fail(&at, "a JSON patch needs a target; add one".to_owned())),
         (Patch::Json(operations, at), Some(target)) => {
             let matcher = target.compile().map_err(|problem| fail(&entry.source, problem))?;
@@ -124,7 +140,7 @@ pub(super) fn apply(
     }
 }
 
-/// Applies an entry of `patchesStrategicMerge`.
+/// Applies the entries of `patchesStrategicMerge`.
 pub(super) fn apply_strategic(
     patches: Vec<Resource>,
     resources: &mut ResourceMap,
@@ -144,11 +160,17 @@ pub(super) fn apply_json(
 ) -> Result<(), RenderError> {
     let fail =
         |source_at: &Source, problem: String| RenderError::Invalid { source_at: source_at.clone(), problem };
-    let Patch::Json(operations, at) = patch else {
-        return Err(fail(
-            &entry.source,
-            "patchesJson6902 takes lists of operations; move this patch to patches".to_owned(),
-        ));
+    let (operations, at) = match patch {
+        Patch::Json(operations, at) => (operations, at),
+        Patch::Empty(at) => {
+            return Err(fail(&at, "the patch is empty; write it or remove the entry".to_owned()));
+        }
+        Patch::Strategic(_) => {
+            return Err(fail(
+                &entry.source,
+                "patchesJson6902 takes lists of operations; move this patch to patches".to_owned(),
+            ));
+        }
     };
     let Some(target) = entry.target.as_ref().filter(|target| !target.name.is_empty()) else {
         return Err(fail(&entry.source, "patchesJson6902 needs a target with a name; add one".to_owned()));

@@ -4,13 +4,14 @@ use serde_json::Value;
 
 use crate::object::yaml::{Dialect, Node, NodeKind, read_nodes};
 
+use super::embedded;
 use super::error::RenderError;
 use super::field_path::{self, Missing};
 use super::fields::{Fields, invalid};
 use super::kustomization::selector;
 use super::resource::{ResId, Resource, Source, scalar_text};
 use super::resource_map::measure;
-use super::selector::{Selector, selector_holds};
+use super::selector::Matcher;
 
 /// `options` of a source or target.
 #[derive(Debug, Clone, Default)]
@@ -22,52 +23,69 @@ struct Options {
 
 #[derive(Debug, Clone)]
 struct Target {
-    select: Selector,
-    reject: Vec<Selector>,
+    select: Matcher,
+    reject: Vec<Matcher>,
     field_paths: Vec<String>,
     options: Options,
+}
+
+/// The object that a value is copied from: its identity to the letter.
+#[derive(Debug, Clone)]
+struct Origin {
+    group: String,
+    version: String,
+    kind: String,
+    name: String,
+    namespace: String,
+    path: String,
+    options: Options,
+}
+
+/// Where the value comes from.
+#[derive(Debug, Clone)]
+enum From {
+    /// A field of an object.
+    Object(Box<Origin>),
+    /// The kustomization itself.
+    Text(String),
 }
 
 /// One replacement.
 #[derive(Debug, Clone)]
 pub(super) struct Replacement {
     at: Source,
-    source: Selector,
-    source_path: String,
-    source_options: Options,
+    from: From,
     targets: Vec<Target>,
 }
 
+/// What a replacement is made of, when it stands in place.
+pub(super) const REPLACEMENT_FIELDS: [&str; 3] = ["source", "sourceValue", "targets"];
 const SELECTOR_FIELDS: [&str; 5] = ["group", "version", "kind", "name", "namespace"];
 const DEFAULT_PATH: &str = "metadata.name";
 
 impl Replacement {
     /// Reads a replacement.
     pub fn read(node: &Node, file: &str) -> Result<Self, RenderError> {
-        let fields = Fields::new(node, file, "a replacement", &["path", "source", "targets"])?;
-        let Some((_, source)) = fields.get("source") else {
-            return Err(fields.invalid("a replacement needs a source"));
+        let mut known = REPLACEMENT_FIELDS.to_vec();
+        known.push("path");
+        let fields = Fields::new(node, file, "a replacement", &known)?;
+        let from = match (fields.get("source"), fields.located("sourceValue")?) {
+            (Some((_, source)), None) => From::Object(Box::new(Origin::read(source, file)?)),
+            (None, Some(value)) => From::Text(value.text),
+            (Some(_), Some(_)) => {
+                return Err(
+                    fields.invalid("source and sourceValue exclude each other; remove one of the two")
+                );
+            }
+            (None, None) => return Err(fields.invalid("a replacement needs a source or a sourceValue")),
         };
-        let mut known = SELECTOR_FIELDS.to_vec();
-        known.extend(["fieldPath", "options"]);
-        let from = Fields::new(source, file, "a source", &known)?;
         let targets = fields.items("targets")?;
         if targets.is_empty() {
             return Err(fields.invalid("a replacement needs at least one target"));
         }
-        let path = from.text("fieldPath")?;
         Ok(Self {
             at: fields.source(),
-            source: Selector {
-                group: from.text("group")?,
-                version: from.text("version")?,
-                kind: from.text("kind")?,
-                name: from.text("name")?,
-                namespace: from.text("namespace")?,
-                ..Selector::default()
-            },
-            source_path: if path.is_empty() { DEFAULT_PATH.to_owned() } else { path },
-            source_options: options(&from, file)?,
+            from,
             targets: targets.iter().map(|target| Target::read(target, file)).collect::<Result<_, _>>()?,
         })
     }
@@ -87,23 +105,14 @@ impl Replacement {
     /// Copies the value; says how many bytes were written, which may not be more than `limit`.
     pub fn apply(&self, resources: &mut [Resource], limit: usize) -> Result<usize, RenderError> {
         let fail = |problem: String| RenderError::Invalid { source_at: self.at.clone(), problem };
-        let mut sources = resources.iter().filter(|r| is_selected(r, &self.source));
-        let source = match (sources.next(), sources.next()) {
-            (Some(source), None) => source,
-            (None, _) => return Err(fail("no object is selected as the source; correct it".to_owned())),
-            _ => {
-                return Err(fail(
-                    "several objects are selected as the source; add a name or namespace".to_owned(),
-                ));
-            }
+        let value = match &self.from {
+            From::Object(origin) => origin.value(resources).map_err(fail)?,
+            From::Text(text) => Value::String(text.clone()),
         };
-        let value = field_path::get(&source.value, &self.source_path).filter(|value| !is_empty(value));
-        let missing = || fail(format!("{} has no {}; correct fieldPath", source.id(), self.source_path));
-        let value = refined(value.ok_or_else(missing)?, &self.source_options).map_err(fail)?;
         let mut written = Written { each: measure(&value).map_err(fail)?, total: 0, limit };
         for target in &self.targets {
             for resource in resources.iter_mut() {
-                if target.takes(resource).map_err(fail)? {
+                if target.takes(resource) {
                     target.set(resource, &value, &mut written).map_err(fail)?;
                     // Mappings copied into mappings nest deeper each time.
                     measure(&resource.value).map_err(fail)?;
@@ -131,6 +140,50 @@ impl Written {
     }
 }
 
+impl Origin {
+    fn read(node: &Node, file: &str) -> Result<Self, RenderError> {
+        let mut known = SELECTOR_FIELDS.to_vec();
+        known.extend(["fieldPath", "options"]);
+        let fields = Fields::new(node, file, "a source", &known)?;
+        let path = fields.text("fieldPath")?;
+        Ok(Self {
+            group: fields.text("group")?,
+            version: fields.text("version")?,
+            kind: fields.text("kind")?,
+            name: fields.text("name")?,
+            namespace: fields.text("namespace")?,
+            path: if path.is_empty() { DEFAULT_PATH.to_owned() } else { path },
+            options: options(&fields, file)?,
+        })
+    }
+
+    /// Whether any identity that the object has or had is this one; empty parts select all.
+    fn is(&self, resource: &Resource) -> bool {
+        resource.is_any(|id: &ResId| {
+            let fits = |wanted: &str, text: &str| wanted.is_empty() || wanted == text;
+            fits(&self.name, &id.name)
+                && fits(&self.namespace, &id.namespace)
+                && fits(&self.group, &id.gvk.group)
+                && fits(&self.version, &id.gvk.version)
+                && fits(&self.kind, &id.gvk.kind)
+        })
+    }
+
+    /// The value of the field in the one object.
+    fn value(&self, resources: &[Resource]) -> Result<Value, String> {
+        let mut found = resources.iter().filter(|resource| self.is(resource));
+        let source = match (found.next(), found.next()) {
+            (Some(source), None) => source,
+            (None, _) => return Err("no object is selected as the source; correct it".to_owned()),
+            _ => return Err("several objects are selected as the source; add a name or namespace".to_owned()),
+        };
+        let value = field_path::get(&source.value, &self.path).filter(|value| !is_empty(value));
+        let value =
+            value.ok_or_else(|| format!("{} has no {}; correct fieldPath", source.id(), self.path))?;
+        refined(value, &self.options)
+    }
+}
+
 impl Target {
     fn read(node: &Node, file: &str) -> Result<Self, RenderError> {
         let fields = Fields::new(node, file, "a target", &["select", "reject", "fieldPaths", "options"])?;
@@ -143,37 +196,44 @@ impl Target {
             field_paths.push(DEFAULT_PATH.to_owned());
         }
         Ok(Self {
-            select: selector(select, file)?,
+            select: matcher(select, file)?,
             reject: fields
                 .items("reject")?
                 .iter()
-                .map(|item| selector(item, file))
+                .map(|item| matcher(item, file))
                 .collect::<Result<_, _>>()?,
             field_paths,
             options: options(&fields, file)?,
         })
     }
 
-    fn takes(&self, resource: &Resource) -> Result<bool, String> {
-        if !is_selected(resource, &self.select) || !labels_hold(resource, &self.select)? {
-            return Ok(false);
-        }
-        for reject in &self.reject {
-            let has_labels = !reject.labels.is_empty() || !reject.annotations.is_empty();
-            let has_id = [&reject.group, &reject.version, &reject.kind, &reject.name, &reject.namespace]
-                .iter()
-                .any(|part| !part.is_empty());
-            if (has_labels && labels_hold(resource, reject)?) || (has_id && is_selected(resource, reject)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    fn takes(&self, resource: &Resource) -> bool {
+        let is_rejected = |reject: &Matcher| {
+            (reject.has_metadata() && reject.fits_metadata(resource))
+                || (reject.has_identity() && reject.fits_identity(resource))
+        };
+        self.select.fits_identity(resource)
+            && self.select.fits_metadata(resource)
+            && !self.reject.iter().any(is_rejected)
     }
 
     fn set(&self, resource: &mut Resource, value: &Value, written: &mut Written) -> Result<(), String> {
         for path in &self.field_paths {
             let missing = if self.options.create { Missing::Create } else { Missing::Skip };
-            let count = field_path::each(&mut resource.value, path, missing, &mut |field| {
+            let steps = field_path::steps(path);
+            let in_text = match field_path::text_within(&mut resource.value, &steps) {
+                // Options that split a value do not reach into texts, with kustomize neither.
+                Some((text, rest)) => embedded::change(text, rest, missing, &mut |field| {
+                    written.add()?;
+                    replace(field, value, &Options::default())
+                })
+                .map_err(|problem| format!("{} at {path}: {problem}", resource.id()))?,
+                None => 0,
+            };
+            if in_text > 0 {
+                continue;
+            }
+            let count = field_path::visit(&mut resource.value, &steps, missing, &mut |field| {
                 written.add()?;
                 replace(field, value, &self.options)
             })?;
@@ -208,22 +268,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Whether any identity that the object has or had is the selected one; empty parts select all.
-fn is_selected(resource: &Resource, selector: &Selector) -> bool {
-    resource.is_any(|id: &ResId| {
-        let fits = |wanted: &str, text: &str| wanted.is_empty() || wanted == text;
-        fits(&selector.name, &id.name)
-            && fits(&selector.namespace, &id.namespace)
-            && fits(&selector.group, &id.gvk.group)
-            && fits(&selector.version, &id.gvk.version)
-            && fits(&selector.kind, &id.gvk.kind)
-    })
-}
-
-fn labels_hold(resource: &Resource, selector: &Selector) -> Result<bool, String> {
-    let metadata = &resource.value["metadata"];
-    Ok(selector_holds(&selector.labels, &metadata["labels"])?
-        && selector_holds(&selector.annotations, &metadata["annotations"])?)
+fn matcher(node: &Node, file: &str) -> Result<Matcher, RenderError> {
+    selector(node, file)?.compile().map_err(|problem| invalid(file, node.line, problem))
 }
 
 /// The part of the source's value that the options choose.

@@ -4,6 +4,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::resource::Resource;
+use crate::object::GroupVersionKind;
 
 /// A selector as written: every part but the two label selectors is a regular expression.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,13 +18,50 @@ pub(super) struct Selector {
     pub annotations: String,
 }
 
+/// One part of a selector: a regular expression for the whole text.
+#[derive(Debug, Clone)]
+enum Pattern {
+    /// Nothing is said: every text fits.
+    Any,
+    /// An expression without operators fits only itself.
+    Text(String),
+    Expression(Regex),
+}
+
+impl Pattern {
+    fn read(pattern: &str) -> Result<Self, String> {
+        if pattern.is_empty() {
+            return Ok(Self::Any);
+        }
+        if pattern.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'/') {
+            return Ok(Self::Text(pattern.to_owned()));
+        }
+        Regex::new(&format!("^(?:{pattern})$"))
+            .map(Self::Expression)
+            .map_err(|_| format!("{pattern:?} in the target is not a regular expression; correct it"))
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Text(wanted) => wanted == text,
+            Self::Expression(expression) => expression.is_match(text),
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        matches!(self, Self::Any)
+    }
+}
+
 /// A selector ready for use.
+#[derive(Debug, Clone)]
 pub(super) struct Matcher {
-    group: Option<Regex>,
-    version: Option<Regex>,
-    kind: Option<Regex>,
-    name: Option<Regex>,
-    namespace: Option<Regex>,
+    group: Pattern,
+    version: Pattern,
+    kind: Pattern,
+    name: Pattern,
+    namespace: Pattern,
     labels: Vec<Requirement>,
     annotations: Vec<Requirement>,
 }
@@ -32,47 +70,61 @@ impl Selector {
     /// Compiles the expressions.
     pub fn compile(&self) -> Result<Matcher, String> {
         Ok(Matcher {
-            group: anchored(&self.group)?,
-            version: anchored(&self.version)?,
-            kind: anchored(&self.kind)?,
-            name: anchored(&self.name)?,
-            namespace: anchored(&self.namespace)?,
+            group: Pattern::read(&self.group)?,
+            version: Pattern::read(&self.version)?,
+            kind: Pattern::read(&self.kind)?,
+            name: Pattern::read(&self.name)?,
+            namespace: Pattern::read(&self.namespace)?,
             labels: parse_requirements(&self.labels)?,
             annotations: parse_requirements(&self.annotations)?,
         })
     }
 }
 
-fn anchored(pattern: &str) -> Result<Option<Regex>, String> {
-    if pattern.is_empty() {
-        return Ok(None);
-    }
-    Regex::new(&format!("^(?:{pattern})$"))
-        .map(Some)
-        .map_err(|_| format!("{pattern:?} in the target is not a regular expression; correct it"))
-}
-
 impl Matcher {
     /// Whether an object is selected. Name and namespace may match those that it was loaded with.
     pub fn matches(&self, resource: &Resource) -> bool {
-        let fits = |pattern: &Option<Regex>, text: &str| pattern.as_ref().is_none_or(|p| p.is_match(text));
-        let gvk = resource.gvk();
-        if !fits(&self.kind, &gvk.kind)
-            || !fits(&self.group, &gvk.group)
-            || !fits(&self.version, &gvk.version)
-        {
+        if !self.fits_kind(&resource.gvk()) {
             return false;
         }
-        if self.name.is_some() || self.namespace.is_some() {
+        if !self.name.is_any() || !self.namespace.is_any() {
             let original = resource.original_id();
-            let namespace_fits = fits(&self.namespace, &original.namespace)
-                || fits(&self.namespace, resource.effective_namespace());
-            if !namespace_fits || !(fits(&self.name, &original.name) || fits(&self.name, resource.name())) {
+            let namespace_fits = self.namespace.fits(&original.namespace)
+                || self.namespace.fits(resource.effective_namespace());
+            if !namespace_fits || !(self.name.fits(&original.name) || self.name.fits(resource.name())) {
                 return false;
             }
         }
+        self.fits_metadata(resource)
+    }
+
+    /// Whether any identity that the object has or had is selected, its labels and annotations aside.
+    pub fn fits_identity(&self, resource: &Resource) -> bool {
+        resource.is_any(|id| {
+            self.fits_kind(&id.gvk) && self.name.fits(&id.name) && self.namespace.fits(&id.namespace)
+        })
+    }
+
+    /// Whether the selector says anything of identities.
+    pub fn has_identity(&self) -> bool {
+        [&self.group, &self.version, &self.kind, &self.name, &self.namespace]
+            .iter()
+            .any(|part| !part.is_any())
+    }
+
+    /// Whether the object's labels and annotations are as the selector wants them.
+    pub fn fits_metadata(&self, resource: &Resource) -> bool {
         let metadata = &resource.value["metadata"];
         fulfils(&metadata["labels"], &self.labels) && fulfils(&metadata["annotations"], &self.annotations)
+    }
+
+    /// Whether the selector says anything of labels or annotations.
+    pub fn has_metadata(&self) -> bool {
+        !self.labels.is_empty() || !self.annotations.is_empty()
+    }
+
+    fn fits_kind(&self, gvk: &GroupVersionKind) -> bool {
+        self.kind.fits(&gvk.kind) && self.group.fits(&gvk.group) && self.version.fits(&gvk.version)
     }
 }
 
@@ -86,7 +138,8 @@ enum Requirement {
 }
 
 /// Whether labels, written as a label selector, hold for a map.
-pub(super) fn selector_holds(selector: &str, labels: &Value) -> Result<bool, String> {
+#[cfg(test)]
+fn selector_holds(selector: &str, labels: &Value) -> Result<bool, String> {
     Ok(fulfils(labels, &parse_requirements(selector)?))
 }
 

@@ -89,6 +89,13 @@ fn patch(
         strategic.extend(strategic_patch(entry, &kustomization.file, load)?);
     }
     if !kustomization.patches_strategic.is_empty() {
+        if strategic.is_empty() {
+            let problem = "patchesStrategicMerge has only empty patches; write one or remove the field";
+            return Err(RenderError::Invalid {
+                source_at: kustomization.source_of("patchesStrategicMerge"),
+                problem: problem.to_owned(),
+            });
+        }
         patches::apply_strategic(strategic, &mut accumulated.resources, schemas)?;
         accumulated.step(note("PatchStrategicMergeTransformer"), || {
             Step::new("patchesStrategicMerge", &kustomization.source_of("patchesStrategicMerge"))

@@ -178,7 +178,7 @@ mod tests {
     fn the_defaults_are_all_read() {
         let config = TransformerConfig::builtin();
         assert_eq!(config.name_prefix.len(), 1);
-        assert_eq!(config.images.len(), 4);
+        assert_eq!(config.images.len(), 6);
         assert_eq!(config.replicas.len(), 4);
         assert_eq!(config.name_reference.len(), 16);
         assert!(config.common_labels.len() > 25 && config.var_reference.len() > 60);
