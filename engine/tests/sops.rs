@@ -206,6 +206,51 @@ fn patches_env_files_and_config_maps_are_decrypted_too() {
 }
 
 #[test]
+fn literals_are_decrypted_in_a_kustomization_and_as_whole_files() {
+    let tree = MapTree::new().with("dev/kustomization.yaml", file("kustomization.yaml"));
+    for which in [[0], [1]] {
+        let rendered = rendered(&tree, &Keys::of(&which)).unwrap();
+        assert_eq!(data(&rendered, "password"), b"tr0ub4dor&3");
+        assert_eq!(data(&rendered, "url"), b"postgres://shop:pw@db/shop");
+    }
+    assert!(rendered(&tree, &Keys::of(&[])).unwrap_err().starts_with("dev/kustomization.yaml:"));
+    let options = Options { keep_encrypted: true, ..Options::default() };
+    let kept = render_as(options, &tree, "dev").map_err(|failed| failed.error.to_string()).unwrap();
+    assert_eq!(kept.objects[0].value()["data"], serde_json::json!({}), "keys and values are unknown");
+    let encrypted = text("kustomization.yaml");
+    let encrypted = encrypted.split("sops:").next().unwrap();
+    let stripped = MapTree::new().with("dev/kustomization.yaml", encrypted);
+    let error = rendered(&stripped, &Keys::of(&[0])).unwrap_err();
+    assert!(error.starts_with("dev/kustomization.yaml:4: this literal is encrypted, and the file has"), "{error}");
+
+    let literal = serde_json::Value::from(format!("app.json={}", text("all.json"))).to_string();
+    let tree = generated("all.json", &format!("literals: [{literal}]"));
+    assert_eq!(data(&rendered(&tree, &Keys::of(&[0])).unwrap(), "app.json"), file("all.json.plain"));
+    let error = rendered(&tree, &Keys::of(&[])).unwrap_err();
+    assert!(error.starts_with("dev/kustomization.yaml:4: this file is encrypted for age1"), "{error}");
+}
+
+#[test]
+fn files_in_the_data_of_a_secret_are_decrypted() {
+    let encode = |name: &str| base64::engine::general_purpose::STANDARD.encode(file(name));
+    let secret = |annotations: &str| {
+        let (json, env, blob) = (encode("all.json"), encode("app.env"), encode("blob.bin"));
+        resource("s.yaml", format!(
+            "# c\napiVersion: v1\nkind: Secret\nmetadata: {{name: s, annotations: {{{annotations}}}}}\ndata:\n  a.json: {json}\n  b.env: {env}\n  c: {blob}\n  d: cGxhaW4=\n  e: '%'\n"
+        ))
+    };
+    let opened = rendered(&secret(""), &Keys::of(&[0])).unwrap();
+    for (key, plain) in [("a.json", "all.json.plain"), ("b.env", "app.env.plain"), ("c", "blob.bin.plain")] {
+        assert_eq!(data(&opened, key), file(plain), "{key}");
+    }
+    assert_eq!(data(&opened, "d"), b"plain");
+    let error = rendered(&secret(""), &Keys::of(&[])).unwrap_err();
+    assert!(error.starts_with("dev/s.yaml:2: this file is encrypted for age1"), "{error}");
+    let kept = rendered(&secret("holdfast.dev/decrypt: disabled"), &Keys::of(&[])).unwrap();
+    assert_eq!(data(&kept, "a.json"), file("all.json"));
+}
+
+#[test]
 fn errors_name_the_file_and_the_recipients_and_nothing_else() {
     let none = Keys::default();
     let (one, other) = (Keys::of(&[0]), Keys::of(&[1]));

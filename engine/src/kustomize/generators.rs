@@ -58,16 +58,25 @@ impl GeneratorOptions {
     }
 }
 
-/// A file that a generator reads.
+/// What a generator takes a value from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Content<'a> {
+    /// The path of a file.
+    File(&'a str),
+    /// The value itself.
+    Literal(&'a str),
+}
+
+/// A file or a value that a generator reads.
 pub(super) struct SourceFile<'a> {
-    pub path: &'a str,
+    pub content: Content<'a>,
     /// What its content is, if it is encrypted.
     pub format: Format,
     /// Where it is named.
     pub at: &'a Source,
 }
 
-/// Reads a file for a generator.
+/// Reads a file or a value for a generator, decrypted where it is encrypted.
 pub(super) type LoadFile<'a> = &'a dyn Fn(&SourceFile<'_>) -> Result<Vec<u8>, RenderError>;
 
 /// One entry of a generator list.
@@ -86,6 +95,13 @@ pub(super) struct Generator {
 }
 
 impl Generator {
+    /// Without the literals that are encrypted, for a look at everything else.
+    pub fn without_encrypted(&self) -> Self {
+        let mut generator = self.clone();
+        generator.literals.retain(|literal| !is_encrypted(literal));
+        generator
+    }
+
     /// Makes the object.
     pub fn generate(&self, load: LoadFile<'_>) -> Result<Resource, RenderError> {
         let mut pairs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -100,21 +116,27 @@ impl Generator {
                 Format::Binary => Format::Dotenv,
                 format => format,
             };
-            let content = load(&SourceFile { path: &env.text, format, at: &env.source })?;
+            let content = load(&SourceFile { content: Content::File(&env.text), format, at: &env.source })?;
             for (key, value) in env_lines(&content, env)? {
                 add(key, value.into_bytes(), &env.source)?;
             }
         }
         for literal in &self.literals {
+            if is_encrypted(literal) {
+                let problem = "this literal is encrypted, and the file has no sops metadata; restore it from Git";
+                return Err(fail(&literal.source, problem.to_owned()));
+            }
             let wrong = || fail(&literal.source, format!("the literal {:?} must be key=value", literal.text));
             let (key, value) =
                 literal.text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(wrong)?;
-            add(key.to_owned(), unquoted(value).as_bytes().to_vec(), &literal.source)?;
+            let content = Content::Literal(unquoted(value));
+            let value = load(&SourceFile { content, format: Format::of_name(key), at: &literal.source })?;
+            add(key.to_owned(), value, &literal.source)?;
         }
         for file in &self.files {
             let (key, path) = file_source(file)?;
             let format = Format::of_name(&key);
-            let content = load(&SourceFile { path: &path, format, at: &file.source })?;
+            let content = load(&SourceFile { content: Content::File(&path), format, at: &file.source })?;
             add(key, content, &file.source)?;
         }
         self.object(pairs)
@@ -175,6 +197,11 @@ impl Generator {
         };
         Ok(resource)
     }
+}
+
+/// Whether a literal is what sops leaves of one, or of a comment before it.
+fn is_encrypted(literal: &Located) -> bool {
+    literal.text.starts_with("ENC[AES256_GCM,")
 }
 
 fn fail(at: &Source, problem: String) -> RenderError {

@@ -1,11 +1,15 @@
 //! Where the entries of a kustomization lead.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
 use super::error::RenderError;
 use super::fields::Located;
-use super::generators::SourceFile;
+use super::generators::{Content, SourceFile};
 use super::kustomization::{FILE_NAMES, Kustomization};
 use super::render::Renderer;
-use super::resource::Source;
+use super::resource::{Resource, Source};
 use super::tree::{EntryKind, join};
 use crate::sops::{self, Format, Style};
 
@@ -49,7 +53,7 @@ impl Renderer<'_> {
                 entry.text
             )));
         };
-        let nested = Kustomization::read(&self.reader.text(&file)?, &file)?;
+        let nested = Kustomization::read(&self.text(&file)?, &file)?;
         match (component, nested.is_component) {
             (true, false) => {
                 Err(invalid(format!("{:?} is no Component; name it under resources", entry.text)))
@@ -99,14 +103,47 @@ impl Renderer<'_> {
         }
     }
 
-    /// A file that a generator reads, decrypted where it is encrypted.
+    /// What a generator reads, decrypted where it is encrypted.
     pub(super) fn load(&self, directory: &str, file: &SourceFile<'_>) -> Result<Vec<u8>, RenderError> {
-        let entry = Located { text: file.path.to_owned(), source: file.at.clone() };
-        let path = self.find(directory, &entry)?;
-        self.plain(self.reader.bytes(&path)?, file.format, &path, Style::AsSops)
+        match file.content {
+            Content::File(path) => {
+                let entry = Located { text: path.to_owned(), source: file.at.clone() };
+                let path = self.find(directory, &entry)?;
+                self.plain(self.reader.bytes(&path)?, file.format, &path, Style::AsSops)
+            }
+            Content::Literal(text) => self.inner(text.as_bytes().to_vec(), file.format, file.at),
+        }
     }
 
-    /// The text of a file with objects or a patch, decrypted where it is encrypted.
+    /// Decrypts the entries of a Secret that hold encrypted files, as Flux does.
+    pub(super) fn open_entries(&self, secret: &mut Resource) -> Result<(), RenderError> {
+        if secret.kind() != "Secret" || sops::is_left_alone(&secret.value) {
+            return Ok(());
+        }
+        let source = secret.source.clone();
+        let Some(Value::Object(data)) = secret.value.get_mut("data") else { return Ok(()) };
+        for (key, entry) in data {
+            let encoded = entry.as_str().map(|text| text.split_ascii_whitespace().collect::<String>());
+            let Some(content) = encoded.and_then(|text| STANDARD.decode(text).ok()) else { continue };
+            if sops::may_be_encrypted(&content) {
+                let plain = self.inner(content, Format::of_name(key), &source)?;
+                *entry = Value::String(STANDARD.encode(plain));
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands inside of a file; errors name the place of the whole.
+    fn inner(&self, content: Vec<u8>, format: Format, at: &Source) -> Result<Vec<u8>, RenderError> {
+        self.plain(content, format, &at.file, Style::AsSops).map_err(|mut error| {
+            if let RenderError::Sops(error) = &mut error {
+                error.line = at.line;
+            }
+            error
+        })
+    }
+
+    /// The text of a kustomization, of a file with objects or of a patch, decrypted where it is encrypted.
     pub(super) fn text(&self, file: &str) -> Result<String, RenderError> {
         let content = self.plain(self.reader.bytes(file)?, Format::Yaml, file, Style::Lines)?;
         String::from_utf8(content).map_err(|_| RenderError::NotText { path: file.to_owned() })

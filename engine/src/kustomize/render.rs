@@ -215,7 +215,7 @@ impl Renderer<'_> {
     }
 
     fn render_kustomization(&mut self, directory: &str, file: &str) -> Result<Vec<Resource>, RenderError> {
-        let root = Kustomization::read(&self.reader.text(file)?, file)?;
+        let root = Kustomization::read(&self.text(file)?, file)?;
         self.tracks_origin = !root.build_metadata.is_empty();
         let mut accumulated = self.accumulate(directory, "", &root, self.nothing_yet())?;
         accumulated.begin_steps();
@@ -253,7 +253,7 @@ impl Renderer<'_> {
             match self.reader.resolve(&path)? {
                 Some((inner, EntryKind::Directory)) => match self.kustomization_file(&inner)? {
                     Some(file) => {
-                        let nested = Kustomization::read(&self.reader.text(&file)?, &file)?;
+                        let nested = Kustomization::read(&self.text(&file)?, &file)?;
                         if !nested.is_component {
                             for resource in self.render_kustomization(&inner, &file)? {
                                 map.append(resource)?;
@@ -277,6 +277,7 @@ impl Renderer<'_> {
     /// The objects of a file; errors name it by `shown`.
     fn read_objects(&self, file: &str, shown: &str) -> Result<Vec<Resource>, RenderError> {
         let mut resources = resources::read(&self.text(file)?, shown, Role::Object)?;
+        resources.iter_mut().try_for_each(|resource| self.open_entries(resource))?;
         if self.explains {
             for resource in &mut resources {
                 let source = resource.source.clone();
@@ -336,7 +337,11 @@ impl Renderer<'_> {
         self.add_config(directory, kustomization, &mut accumulated)?;
         for generator in &kustomization.generators {
             let load = |file: &SourceFile<'_>| self.load(directory, file);
-            let mut generated = generator.generate(&load)?;
+            let mut generated = if self.keeps_encrypted {
+                generator.without_encrypted().generate(&load)?
+            } else {
+                generator.generate(&load)?
+            };
             if self.explains {
                 generated.steps.push(Step::new(generator.kind.field(), &generator.source));
             }

@@ -80,7 +80,7 @@ pub(crate) fn keep_encrypted(content: &[u8], file: &str) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(content).ok().filter(|_| may_be_encrypted(content))?;
     let mut documents = read_nodes(text, file, Dialect::Manifest).ok()?;
     let mut removed = Vec::new();
-    for document in documents.iter_mut().filter(|document| is_encrypted(document) && !is_left_alone(document))
+    for document in documents.iter_mut().filter(|document| is_encrypted(document) && !has_to_stay(document))
     {
         removed.extend(take_metadata(document).map(|(at, _)| at));
     }
@@ -121,14 +121,25 @@ fn is_encrypted(document: &Node) -> bool {
     )
 }
 
-/// A document that another program reads encrypted, or that is decrypted in the cluster.
-fn is_left_alone(document: &Node) -> bool {
+/// What says that another program reads an object encrypted, or that it is decrypted in the cluster.
+const LEAVE_ALONE: [&str; 2] = ["holdfast.dev/decrypt", "kustomize.toolkit.fluxcd.io/decrypt"];
+
+/// As [`is_left_alone`], for a document that is read.
+fn has_to_stay(document: &Node) -> bool {
     let annotations = field(document, "metadata").and_then(|metadata| field(metadata, "annotations"));
-    ["holdfast.dev/decrypt", "kustomize.toolkit.fluxcd.io/decrypt"].iter().any(|name| {
+    LEAVE_ALONE.iter().any(|name| {
         annotations.and_then(|annotations| field(annotations, name)).is_some_and(
             |value| matches!(&value.kind, NodeKind::Scalar(Value::String(text)) if text.eq_ignore_ascii_case("disabled")),
         )
     })
+}
+
+/// Whether an object says that what is encrypted in it stays so.
+pub(crate) fn is_left_alone(object: &Value) -> bool {
+    let annotations = &object["metadata"]["annotations"];
+    LEAVE_ALONE
+        .iter()
+        .any(|name| annotations[name].as_str().is_some_and(|text| text.eq_ignore_ascii_case("disabled")))
 }
 
 fn field<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
@@ -167,7 +178,7 @@ fn tree(
     let mut openings: Vec<(usize, Opening)> = Vec::new();
     let mut removed = Vec::new();
     for document in documents.iter_mut().filter(|document| is_encrypted(document)) {
-        if is_left_alone(document) {
+        if has_to_stay(document) {
             continue;
         }
         let line = document.line;

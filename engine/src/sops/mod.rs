@@ -21,7 +21,7 @@ mod tree;
 
 pub use error::{SopsError, SopsProblem};
 
-pub(crate) use document::{Style, decrypt, keep_encrypted};
+pub(crate) use document::{Style, decrypt, is_left_alone, keep_encrypted};
 
 /// Keys that open the data keys of encrypted files.
 pub trait KeyRing {

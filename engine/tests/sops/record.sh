@@ -36,6 +36,7 @@ encrypt app.env dotenv
 encrypt app.ini ini
 encrypt blob.bin binary
 encrypt patch.yaml yaml --encrypted-regex '^value$'
+encrypt kustomization.yaml yaml --encrypted-regex '^literals$'
 
 # Rules that only a configuration can say.
 # configured NAME RULES: as above, with the rules of a configuration.
