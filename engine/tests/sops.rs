@@ -221,7 +221,10 @@ fn literals_are_decrypted_in_a_kustomization_and_as_whole_files() {
     let encrypted = encrypted.split("sops:").next().unwrap();
     let stripped = MapTree::new().with("dev/kustomization.yaml", encrypted);
     let error = rendered(&stripped, &Keys::of(&[0])).unwrap_err();
-    assert!(error.starts_with("dev/kustomization.yaml:4: this literal is encrypted, and the file has"), "{error}");
+    assert!(
+        error.starts_with("dev/kustomization.yaml:4: this literal is encrypted, and the file has"),
+        "{error}"
+    );
 
     let literal = serde_json::Value::from(format!("app.json={}", text("all.json"))).to_string();
     let tree = generated("all.json", &format!("literals: [{literal}]"));
@@ -235,9 +238,12 @@ fn files_in_the_data_of_a_secret_are_decrypted() {
     let encode = |name: &str| base64::engine::general_purpose::STANDARD.encode(file(name));
     let secret = |annotations: &str| {
         let (json, env, blob) = (encode("all.json"), encode("app.env"), encode("blob.bin"));
-        resource("s.yaml", format!(
-            "# c\napiVersion: v1\nkind: Secret\nmetadata: {{name: s, annotations: {{{annotations}}}}}\ndata:\n  a.json: {json}\n  b.env: {env}\n  c: {blob}\n  d: cGxhaW4=\n  e: '%'\n"
-        ))
+        resource(
+            "s.yaml",
+            format!(
+                "# c\napiVersion: v1\nkind: Secret\nmetadata: {{name: s, annotations: {{{annotations}}}}}\ndata:\n  a.json: {json}\n  b.env: {env}\n  c: {blob}\n  d: cGxhaW4=\n  e: '%'\n"
+            ),
+        )
     };
     let opened = rendered(&secret(""), &Keys::of(&[0])).unwrap();
     for (key, plain) in [("a.json", "all.json.plain"), ("b.env", "app.env.plain"), ("c", "blob.bin.plain")] {

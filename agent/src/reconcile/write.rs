@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::audit::PolicyEvidence;
-use engine::object::{Bundle, Digest, ObjectRef};
+use engine::object::{Bundle, Confidential, Digest, ObjectRef};
 use engine::plan::{Approvals, DeletionBudget, Input as PlanInput, Live, Marks, Plan, ShortDigest, plan};
 use engine::policy::Action;
 use engine::rollout::{ApplyMode, DoorProblem, Event, HoldReason, Rollout};
@@ -160,8 +160,7 @@ impl Writer {
                     (Event::Applied { digest, mode, canaries, changed }, Some(desired))
                 }
                 Err((message, desired)) => {
-                    let message =
-                        candidate.map_or(message.clone(), |candidate| candidate.confidential.mask(&message));
+                    let message = masked(&message, candidate.as_ref(), desired.as_deref());
                     (Event::ApplyFailed { digest, mode, message }, desired)
                 }
             };
@@ -516,6 +515,16 @@ impl Context {
 
 fn all(errors: &[cluster::ObjectError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A message without what was decrypted for the candidate, and without what the Secrets hold that were to be written:
+/// after a restart, or on the way back to an older bundle, only these are known.
+fn masked(message: &str, candidate: Option<&Candidate>, desired: Option<&Desired>) -> String {
+    let mut values = desired.map(|desired| Confidential::of_secrets(&desired.objects)).unwrap_or_default();
+    if let Some(candidate) = candidate {
+        values.extend(&candidate.confidential);
+    }
+    values.mask(message)
 }
 
 /// Whether deleting the object can lose more than the object.

@@ -123,7 +123,8 @@ impl Generator {
         }
         for literal in &self.literals {
             if is_encrypted(literal) {
-                let problem = "this literal is encrypted, and the file has no sops metadata; restore it from Git";
+                let problem =
+                    "this literal is encrypted, and the file has no sops metadata; restore it from Git";
                 return Err(fail(&literal.source, problem.to_owned()));
             }
             let wrong = || fail(&literal.source, format!("the literal {:?} must be key=value", literal.text));

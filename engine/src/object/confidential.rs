@@ -38,6 +38,31 @@ impl Confidential {
         }
     }
 
+    /// What the Secrets among some objects hold: for objects of which nobody remembers what was decrypted.
+    pub fn of_secrets(objects: &[Object]) -> Self {
+        let mut values = Self::default();
+        let is_secret = |object: &&Object| {
+            let known = object.object_ref();
+            known.kind == "Secret" && known.group.is_empty()
+        };
+        for secret in objects.iter().filter(is_secret).map(Object::value) {
+            let texts = |field: &str| {
+                let entries = secret[field].as_object().into_iter().flat_map(|map| map.values());
+                entries.filter_map(|entry| entry.as_str().map(str::to_owned)).collect::<Vec<_>>()
+            };
+            texts("stringData").iter().for_each(|text| values.add(text));
+            for text in texts("data") {
+                let compact: String = text.split_ascii_whitespace().collect();
+                let plain = base64::engine::general_purpose::STANDARD.decode(compact).ok();
+                if let Some(plain) = plain.and_then(|plain| String::from_utf8(plain).ok()) {
+                    values.add(&plain);
+                }
+            }
+        }
+        values.reveal_names(objects);
+        values
+    }
+
     /// Adds the values of another set.
     pub fn extend(&mut self, other: &Self) {
         self.0.extend(other.0.iter().cloned());
@@ -92,6 +117,24 @@ impl fmt::Debug for Confidential {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_secrets_hold_is_hidden_and_what_objects_are_called_is_not() {
+        let object = |value| Object::new(value).unwrap();
+        let values = Confidential::of_secrets(&[
+            object(
+                serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "database"},
+                "data": {"url": "cG9zdGdyZXM6\nLy9zaG9w", "user": "ZGF0YWJhc2U=", "no": "%"},
+                "stringData": {"token": "hunter22"}}),
+            ),
+            object(serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"},
+                "data": {"open": "everybody knows"}})),
+        ]);
+        assert_eq!(
+            values.mask("database: postgres://shop, hunter22, everybody knows"),
+            "database: [secret], [secret], everybody knows"
+        );
+    }
 
     #[test]
     fn values_are_hidden_in_every_form() {

@@ -80,8 +80,7 @@ pub(crate) fn keep_encrypted(content: &[u8], file: &str) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(content).ok().filter(|_| may_be_encrypted(content))?;
     let mut documents = read_nodes(text, file, Dialect::Manifest).ok()?;
     let mut removed = Vec::new();
-    for document in documents.iter_mut().filter(|document| is_encrypted(document) && !has_to_stay(document))
-    {
+    for document in documents.iter_mut().filter(|document| is_encrypted(document) && !has_to_stay(document)) {
         removed.extend(take_metadata(document).map(|(at, _)| at));
     }
     if removed.is_empty() {
