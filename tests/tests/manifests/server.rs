@@ -1,4 +1,7 @@
 //! An API server tries every object without keeping it (dry run), as strictly as it can: an unknown field is an error.
+//!
+//! `MANIFESTS_KUBECONFIG` is a kubeconfig of the server to ask in place of the embedded one. Definitions and namespaces
+//! stay there, so it should be one that nobody else uses: `tests/control-plane/run.sh` starts one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,14 +19,15 @@ use crate::{environments, fleet, named, render, repository};
 /// A server that knows the custom resources, and what it serves.
 struct World {
     // Dropping it ends the server.
-    server: apiserver::Server,
+    _embedded: Option<apiserver::Server>,
+    kubeconfig: Kubeconfig,
     client: Client,
     discovery: Discovery,
 }
 
 /// A client with all rights, or with those of a ServiceAccount of the agent's namespace.
-async fn client(server: &apiserver::Server, account: Option<&str>) -> Client {
-    let kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig()).unwrap();
+async fn client(kubeconfig: &Kubeconfig, account: Option<&str>) -> Client {
+    let kubeconfig = kubeconfig.clone();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     config.auth_info.impersonate =
         account.map(|account| format!("system:serviceaccount:holdfast-system:{account}"));
@@ -33,14 +37,25 @@ async fn client(server: &apiserver::Server, account: Option<&str>) -> Client {
 impl World {
     async fn new() -> Self {
         agent::tls::install();
-        let server = apiserver::Server::start(apiserver::Config::default()).await.unwrap();
-        let client = client(&server, None).await;
+        let (embedded, kubeconfig) = match std::env::var_os("MANIFESTS_KUBECONFIG") {
+            Some(file) => (None, Kubeconfig::read_from(file).unwrap()),
+            None => {
+                let server = apiserver::Server::start(apiserver::Config::default()).await.unwrap();
+                let kubeconfig = Kubeconfig::from_yaml(&server.kubeconfig()).unwrap();
+                (Some(server), kubeconfig)
+            }
+        };
+        let client = client(&kubeconfig, None).await;
         let text = std::fs::read_to_string(repository().join("tests/crds/definitions.json")).unwrap();
         let mut definitions: Vec<CustomResourceDefinition> = serde_json::from_str(&text).unwrap();
         definitions.push(agent::api::crd());
         let api: Api<CustomResourceDefinition> = Api::all(client.clone());
         for definition in &definitions {
-            api.create(&PostParams::default(), definition).await.unwrap();
+            match api.create(&PostParams::default(), definition).await {
+                // By the test before this one, on a server that both ask.
+                Err(kube::Error::Api(answer)) if answer.is_already_exists() => {}
+                created => drop(created.unwrap()),
+            }
         }
         for definition in &definitions {
             let name = definition.metadata.name.clone().unwrap();
@@ -52,7 +67,7 @@ impl World {
                 .unwrap();
         }
         let discovery = Discovery::new(client.clone()).run().await.unwrap();
-        Self { server, client, discovery }
+        Self { _embedded: embedded, kubeconfig, client, discovery }
     }
 
     /// Makes a namespace for good: what is in it can then be tried.
@@ -145,7 +160,7 @@ async fn each_account_may_do_what_its_environment_needs_and_no_more() {
         // Where no account is named, the agent writes as itself.
         let account = environment["spec"]["serviceAccountName"].as_str().unwrap_or("holdfast");
         accounts.insert(account);
-        let client = client(&world.server, Some(account)).await;
+        let client = client(&world.kubeconfig, Some(account)).await;
         for (other, wanted) in &fleet {
             let path = wanted["spec"]["source"]["path"].as_str().unwrap();
             let rendered = render(path.strip_prefix("environments/").unwrap());
