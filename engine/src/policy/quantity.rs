@@ -10,6 +10,8 @@ use cel::common::types::{CelBool, CelDouble, CelInt, CelString, Type};
 use cel::common::value::{StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
+use crate::object;
+
 static QUANTITY: Type = Type::new_unspecified_type("kubernetes.Quantity");
 
 /// Billionths of one: the smallest amount that Kubernetes tells apart.
@@ -22,58 +24,7 @@ pub(super) struct Quantity(i128);
 impl Quantity {
     /// Reads an amount. Amounts finer than a billionth are rounded up, as Kubernetes does.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (negative, unsigned) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text.strip_prefix('+').unwrap_or(text)),
-        };
-        let end = unsigned.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(unsigned.len());
-        let (number, suffix) = unsigned.split_at(end);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || number.len() > 36 {
-            return None;
-        }
-        let mut digits: i128 = 0;
-        for digit in whole.bytes().chain(fraction.bytes()) {
-            digits = digits.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
-        }
-        let (multiplier, exponent) = scale(suffix)?;
-        // digits × multiplier × 10^(exponent + 9 - fraction), in billionths
-        let mut amount = digits.checked_mul(multiplier)?;
-        let shift = exponent + 9 - i32::try_from(fraction.len()).ok()?;
-        let power = 10_i128.checked_pow(shift.unsigned_abs())?;
-        if shift >= 0 {
-            amount = amount.checked_mul(power)?;
-        } else {
-            amount = amount / power + i128::from(amount % power != 0);
-        }
-        Some(Self(if negative { -amount } else { amount }))
-    }
-}
-
-/// A suffix as a factor and a power of ten.
-fn scale(suffix: &str) -> Option<(i128, i32)> {
-    let binary = |power: u32| Some((1024_i128.pow(power), 0));
-    match suffix {
-        "" => Some((1, 0)),
-        "n" => Some((1, -9)),
-        "u" => Some((1, -6)),
-        "m" => Some((1, -3)),
-        "k" => Some((1, 3)),
-        "M" => Some((1, 6)),
-        "G" => Some((1, 9)),
-        "T" => Some((1, 12)),
-        "P" => Some((1, 15)),
-        "E" => Some((1, 18)),
-        "Ki" => binary(1),
-        "Mi" => binary(2),
-        "Gi" => binary(3),
-        "Ti" => binary(4),
-        "Pi" => binary(5),
-        "Ei" => binary(6),
-        _ => {
-            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            (exponent.abs() <= 30).then_some((1, exponent))
-        }
+        object::Quantity::parse(text).map(|amount| Self(amount.nano()))
     }
 }
 

@@ -1,9 +1,9 @@
 //! From a request's bytes to an object in its canonical form: typed, unknown fields dropped, empty fields
 //! present or absent as a real server has them.
 
-use crate::quantity::Quantity;
 use crate::schema::{Empty, Struct, Type};
 use crate::time;
+use engine::object::Quantity;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;

@@ -29,7 +29,6 @@ mod metrics_api;
 mod openapi;
 mod patch;
 mod protobuf;
-mod quantity;
 mod rbac;
 mod read;
 mod request;

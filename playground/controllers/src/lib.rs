@@ -4,7 +4,7 @@
 //! they run against any API server. Everything is driven by changes: there is no polling, and the only timers are
 //! those of the objects themselves (minReadySeconds, deadlines).
 //!
-//! [`cache`], [`queue`], [`events`] and [`quantity`] serve the node as well.
+//! [`cache`], [`queue`] and [`events`] serve the node as well.
 
 mod accounts;
 mod autoscaler;
@@ -23,7 +23,6 @@ mod job;
 mod meta;
 mod namespaces;
 pub mod provisioner;
-pub mod quantity;
 pub mod queue;
 mod replicaset;
 mod root_ca;

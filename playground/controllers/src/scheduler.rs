@@ -13,7 +13,6 @@ use crate::cache::Change;
 use crate::cluster::Cluster;
 use crate::error::Attempt;
 use crate::meta::{self, Key};
-use crate::quantity;
 use crate::queue::Outcome;
 
 /// Whether the pod waits for a node.
@@ -126,18 +125,22 @@ fn refusal(pod: &Pod, node: &Node) -> Option<String> {
 /// What the node has too little of.
 fn lack(pod: &Pod, node: &Node, here: &[&Pod]) -> Option<String> {
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref())?;
-    let amount = |quantity: &Quantity| quantity::parse(&quantity.0).unwrap_or(0.0);
-    if allocatable.get("pods").map(amount).is_some_and(|limit| here.len() as f64 >= limit) {
+    if allocatable.get("pods").map(value).is_some_and(|limit| here.len() as f64 >= limit) {
         return Some("Too many pods".to_owned());
     }
     for (resource, wanted) in requests(pod) {
-        let limit = allocatable.get(&resource).map_or(0.0, amount);
+        let limit = allocatable.get(&resource).map_or(0.0, value);
         let used: f64 = here.iter().filter_map(|other| requests(other).get(&resource).copied()).sum();
         if wanted > 0.0 && used + wanted > limit {
             return Some(format!("Insufficient {resource}"));
         }
     }
     None
+}
+
+/// An amount; one that makes no sense is none.
+fn value(quantity: &Quantity) -> f64 {
+    engine::object::Quantity::parse(&quantity.0).map_or(0.0, |amount| amount.value())
 }
 
 /// What the pod asks for: the sum of its containers, or more if an init container alone asks for more.
@@ -149,13 +152,13 @@ fn requests(pod: &Pod) -> BTreeMap<String, f64> {
     };
     for container in &spec.containers {
         for (resource, quantity) in of(container) {
-            *sums.entry(resource).or_insert(0.0) += quantity::parse(&quantity.0).unwrap_or(0.0);
+            *sums.entry(resource).or_insert(0.0) += value(&quantity);
         }
     }
     for container in spec.init_containers.iter().flatten() {
         for (resource, quantity) in of(container) {
             let sum = sums.entry(resource).or_insert(0.0);
-            *sum = sum.max(quantity::parse(&quantity.0).unwrap_or(0.0));
+            *sum = sum.max(value(&quantity));
         }
     }
     sums

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use controllers::quantity;
+use engine::object::Quantity;
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
 use std::collections::BTreeMap;
 
@@ -78,12 +78,14 @@ pub(crate) fn resource(
     };
     let amount = amounts
         .and_then(|amounts| amounts.get(resource))
-        .and_then(|quantity| quantity::parse(&quantity.0))
+        .and_then(|quantity| Quantity::parse(&quantity.0))
+        .map(|amount| amount.value())
         .or_else(|| if kind == "limits" { allocatable.get(resource).copied() } else { None })
         .unwrap_or(0.0);
     let divisor = match selector.divisor.as_ref().map(|divisor| divisor.0.as_str()) {
         None | Some("" | "0") => 1.0,
-        Some(text) => quantity::parse(text)
+        Some(text) => Quantity::parse(text)
+            .map(|divisor| divisor.value())
             .filter(|divisor| *divisor > 0.0)
             .ok_or_else(|| format!("invalid divisor {text}"))?,
     };

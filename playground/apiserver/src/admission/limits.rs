@@ -3,10 +3,11 @@
 //! Rules: https://kubernetes.io/docs/concepts/policy/limit-range/ and Kubernetes `plugin/pkg/admission/limitranger`.
 
 use crate::app::App;
-use crate::quantity::Quantity;
 use crate::status::{About, Refusal};
+use engine::object::Quantity;
+use engine::object::quota::{Amounts, amounts, of_pod};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
@@ -63,34 +64,6 @@ fn fill<'a>(container: &mut Value, key: &str, sources: impl Iterator<Item = &'a 
         }
     }
     added
-}
-
-/// Amounts by resource.
-type Amounts = BTreeMap<String, Quantity>;
-
-fn amounts(value: &Value) -> Amounts {
-    let pairs = value.as_object().into_iter().flatten();
-    pairs.filter_map(|(k, v)| Some((k.clone(), Quantity::parse(v.as_str()?)?))).collect()
-}
-
-/// What all containers of a pod ask for together; an init container counts where it asks for more.
-pub fn of_pod(spec: &Value, key: &str) -> Amounts {
-    let mut sum = Amounts::new();
-    let list = |name: &str| spec[name].as_array().cloned().unwrap_or_default();
-    for container in list("containers") {
-        for (name, amount) in amounts(&container["resources"][key]) {
-            let total = sum.get(&name).map_or(amount, |s| s.plus(&amount));
-            sum.insert(name, total);
-        }
-    }
-    for container in list("initContainers") {
-        for (name, amount) in amounts(&container["resources"][key]) {
-            if sum.get(&name).is_none_or(|s| s.nano() < amount.nano()) {
-                sum.insert(name, amount);
-            }
-        }
-    }
-    sum
 }
 
 /// Refuses what is beyond the limits.

@@ -3,93 +3,19 @@
 //! A quota counts from its status on, which the controller of quotas keeps; what is created is added here. Rules:
 //! https://kubernetes.io/docs/concepts/policy/resource-quotas/ and k8s.io/apiserver `pkg/admission/plugin/resourcequota`.
 
-use super::limits;
 use crate::managed::{self, Reset, Write};
-use crate::quantity::Quantity;
 use crate::status::{About, Refusal};
 use crate::store::Object;
 use crate::write::Call;
 use crate::{decode, fieldset};
+use engine::object::Quantity;
+use engine::object::quota::{Amounts, selects, usage};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Amounts by the quota's name for them.
-type Usage = BTreeMap<String, Quantity>;
-
 /// Attempts to count in a quota that others count in too, before giving up.
 const ATTEMPTS: usize = 20;
-
-/// What a new object uses.
-fn usage(group: &str, plural: &str, object: &Value) -> Usage {
-    let mut out = Usage::new();
-    let one = || Quantity::whole(1);
-    let spec = &object["spec"];
-    let qualified = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
-    out.insert(format!("count/{qualified}"), one());
-    match (group, plural) {
-        ("", "pods") => {
-            out.insert("pods".into(), one());
-            for (key, short) in [("requests", true), ("limits", false)] {
-                for (name, amount) in limits::of_pod(spec, key) {
-                    if short && matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
-                        out.insert(name.clone(), amount);
-                    }
-                    out.insert(format!("{key}.{name}"), amount);
-                }
-            }
-        }
-        ("", "persistentvolumeclaims") => {
-            out.insert(plural.into(), one());
-            let storage = spec["resources"]["requests"]["storage"].as_str().and_then(Quantity::parse);
-            let class = spec["storageClassName"].as_str().unwrap_or_default();
-            if let Some(storage) = storage {
-                out.insert("requests.storage".into(), storage);
-                if !class.is_empty() {
-                    let prefix = format!("{class}.storageclass.storage.k8s.io/");
-                    out.insert(format!("{prefix}requests.storage"), storage);
-                    out.insert(format!("{prefix}persistentvolumeclaims"), one());
-                }
-            }
-        }
-        ("", "services") => {
-            out.insert(plural.into(), one());
-            let kind = spec["type"].as_str().unwrap_or_default();
-            let ports = spec["ports"].as_array().map_or(0, Vec::len) as i64;
-            if kind == "LoadBalancer" {
-                out.insert("services.loadbalancers".into(), one());
-            }
-            if matches!(kind, "NodePort" | "LoadBalancer") {
-                out.insert("services.nodeports".into(), Quantity::whole(ports));
-            }
-        }
-        ("", "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas") => {
-            out.insert(plural.into(), one());
-        }
-        _ => {}
-    }
-    out
-}
-
-/// Whether a quota's scopes select an object.
-fn is_in_scope(quota: &Value, plural: &str, object: &Value) -> bool {
-    let scopes = quota["spec"]["scopes"].as_array().into_iter().flatten();
-    scopes.filter_map(Value::as_str).all(|scope| {
-        if plural != "pods" {
-            return false;
-        }
-        let best_effort = object["status"]["qosClass"] == "BestEffort";
-        let terminating = object["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|s| s >= 0);
-        match scope {
-            "BestEffort" => best_effort,
-            "NotBestEffort" => !best_effort,
-            "Terminating" => terminating,
-            "NotTerminating" => !terminating,
-            "PriorityClass" => object["spec"]["priorityClassName"].as_str().is_some_and(|n| !n.is_empty()),
-            _ => false,
-        }
-    })
-}
 
 /// Compute resources that a quota limits and a container does not say.
 fn unsaid(hard: &Value, spec: &Value) -> Option<String> {
@@ -134,7 +60,7 @@ pub fn count(call: &Call<'_>, object: &Value) -> Result<(), Refusal> {
     let wanted = usage(&resource.group, &resource.plural, object);
     let refuse = |why: &str| Refusal::forbidden(About::new(&resource.group, &resource.plural, name), why);
     let mut counted = Vec::new();
-    for quota in quotas.iter().filter(|q| is_in_scope(&q.value, &resource.plural, object)) {
+    for quota in quotas.iter().filter(|q| selects(&q.value, &resource.plural, object)) {
         let title = quota.value["metadata"]["name"].as_str().unwrap_or_default();
         let hard = &quota.value["status"]["hard"];
         if resource.is("", "pods")
@@ -159,7 +85,7 @@ pub fn count(call: &Call<'_>, object: &Value) -> Result<(), Refusal> {
 }
 
 /// What there is no room for.
-fn exceeded(quota: &Value, wanted: &Usage) -> Option<String> {
+fn exceeded(quota: &Value, wanted: &Amounts) -> Option<String> {
     let (hard, used) = (&quota["status"]["hard"], &quota["status"]["used"]);
     let amount = |from: &Value, key: &str| from[key].as_str().and_then(Quantity::parse);
     let mut parts: [Vec<String>; 3] = Default::default();
@@ -177,7 +103,7 @@ fn exceeded(quota: &Value, wanted: &Usage) -> Option<String> {
 }
 
 /// Adds to what a quota says is used, as the API server itself does.
-fn add(call: &Call<'_>, key: &str, wanted: &Usage) -> Result<(), String> {
+fn add(call: &Call<'_>, key: &str, wanted: &Amounts) -> Result<(), String> {
     let app = call.app;
     let Some(resource) = app.catalogue().get("", "v1", "resourcequotas") else { return Ok(()) };
     for _ in 0..ATTEMPTS {

@@ -1,9 +1,9 @@
 //! Rules for what limits others: LimitRanges, ResourceQuotas, PriorityClasses.
 
 use super::meta;
-use crate::quantity::Quantity;
 use crate::schema::catalogue::Resource;
 use crate::status::Cause;
+use engine::object::Quantity;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

@@ -3,9 +3,9 @@
 //! Wording: Kubernetes `pkg/apis/core/validation` and `pkg/apis/storage/validation`.
 
 use super::meta;
-use crate::quantity::Quantity;
 use crate::schema::catalogue::Resource;
 use crate::status::Cause;
+use engine::object::Quantity;
 use serde_json::{Value, json};
 
 /// Rules by kind.

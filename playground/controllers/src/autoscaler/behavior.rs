@@ -5,8 +5,6 @@
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerBehavior};
 
-use crate::quantity;
-
 /// How far a ratio may be from 1 without a change, unless the rules name another tolerance.
 const TOLERANCE: f64 = 0.1;
 /// The window of scaling down, in seconds, unless the rules name another one.
@@ -64,7 +62,8 @@ impl Rules {
         };
         let window = rules.and_then(|rules| rules.stabilization_window_seconds).unwrap_or(window);
         let tolerance = rules
-            .and_then(|rules| quantity::parse(&rules.tolerance.as_ref()?.0))
+            .and_then(|rules| engine::object::Quantity::parse(&rules.tolerance.as_ref()?.0))
+            .map(|tolerance| tolerance.value())
             .filter(|tolerance| *tolerance >= 0.0)
             .unwrap_or(TOLERANCE);
         Rules { window: i64::from(window.max(0)), select, policies, tolerance }

@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::meta;
-use crate::quantity;
 
 /// What a pod uses of one resource.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -215,7 +214,7 @@ fn propose(
 /// An amount in thousandths, rounded up.
 pub(crate) fn thousandths(amount: &Quantity) -> Option<i64> {
     // Saturating, as casts from floating point are.
-    quantity::parse(&amount.0).map(|value| (value * 1000.0).ceil() as i64)
+    engine::object::Quantity::parse(&amount.0).map(|amount| (amount.value() * 1000.0).ceil() as i64)
 }
 
 /// What each pod requests of the resource.

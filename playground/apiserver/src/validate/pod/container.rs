@@ -1,9 +1,9 @@
 //! Rules for containers.
 
 use super::{each, one_of, probe, required, security, volume};
-use crate::quantity::Quantity;
 use crate::status::Cause;
 use crate::validate::meta;
+use engine::object::Quantity;
 use serde_json::{Value, json};
 
 /// All containers of a pod but the ephemeral ones.

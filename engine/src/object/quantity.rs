@@ -17,9 +17,15 @@ const DECIMAL: [(&str, i32); 10] =
 const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 /// Digits that are read; more are refused rather than rounded wrongly.
-const MOST_DIGITS: usize = 30;
+const MOST_DIGITS: usize = 36;
 
-/// A number in units of 10⁻⁹, with the way it was written.
+/// An amount of a resource such as `500m` or `1.5Gi`, exact to a billionth, with the way it was written.
+///
+/// ```
+/// use engine::object::Quantity;
+/// let sum = Quantity::parse("500m").unwrap().plus(&Quantity::parse("1").unwrap());
+/// assert_eq!(sum.to_string(), "1500m");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Quantity {
     nano: i128,
@@ -28,7 +34,7 @@ pub struct Quantity {
 
 impl Quantity {
     /// Reads a quantity such as `0.5`, `100m`, `1Gi`, `1e3`; `None` when it is none.
-    pub fn parse(text: &str) -> Option<Quantity> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (negative, rest) = match text.as_bytes().first()? {
             b'-' => (true, &text[1..]),
             b'+' => (false, &text[1..]),
@@ -50,12 +56,12 @@ impl Quantity {
         if negative {
             nano = -nano;
         }
-        Some(Quantity { nano, format })
+        Some(Self { nano, format })
     }
 
     /// A whole number.
-    pub fn whole(number: i64) -> Quantity {
-        Quantity { nano: i128::from(number) * 1_000_000_000, format: Format::Decimal }
+    pub fn whole(number: i64) -> Self {
+        Self { nano: i128::from(number) * 1_000_000_000, format: Format::Decimal }
     }
 
     /// Value in units of 10⁻⁹.
@@ -63,10 +69,15 @@ impl Quantity {
         self.nano
     }
 
+    /// The value, as near as a float comes to it.
+    pub fn value(&self) -> f64 {
+        self.nano as f64 / 1e9
+    }
+
     /// The sum, written as this one is, or as the other when this is zero.
-    pub fn plus(&self, other: &Quantity) -> Quantity {
+    pub fn plus(&self, other: &Self) -> Self {
         let format = if self.nano == 0 { other.format } else { self.format };
-        Quantity { nano: self.nano.saturating_add(other.nano), format }
+        Self { nano: self.nano.saturating_add(other.nano), format }
     }
 }
 
