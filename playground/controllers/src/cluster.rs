@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet}
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -36,6 +36,7 @@ pub(crate) struct Cluster {
     pub jobs: Writer<Job>,
     pub autoscalers: Writer<HorizontalPodAutoscaler>,
     pub budgets: Writer<PodDisruptionBudget>,
+    pub quotas: Writer<ResourceQuota>,
     pub cron_jobs: Writer<CronJob>,
     pub pods: Writer<Pod>,
     pub services: Writer<Service>,
@@ -60,6 +61,7 @@ impl Cluster {
             jobs: Writer::new(client.clone()),
             autoscalers: Writer::new(client.clone()),
             budgets: Writer::new(client.clone()),
+            quotas: Writer::new(client.clone()),
             cron_jobs: Writer::new(client.clone()),
             pods: Writer::new(client.clone()),
             services: Writer::new(client.clone()),
@@ -84,6 +86,7 @@ pub(crate) struct Queues {
     pub jobs: Arc<Queue<Key>>,
     pub autoscalers: Arc<Queue<Key>>,
     pub budgets: Arc<Queue<Key>>,
+    pub quotas: Arc<Queue<Key>>,
     pub cron_jobs: Arc<Queue<Key>>,
     pub services: Arc<Queue<Key>>,
     pub claims: Arc<Queue<Key>>,
@@ -103,8 +106,12 @@ pub(crate) fn connect(cluster: &Cluster, queues: &Queues) {
     own(&cluster.daemon_sets.store, &queues.daemon_sets);
     own(&cluster.jobs.store, &queues.jobs);
     own(&cluster.budgets.store, &queues.budgets);
+    own(&cluster.quotas.store, &queues.quotas);
     own(&cluster.cron_jobs.store, &queues.cron_jobs);
     connect_budgets(cluster, queues);
+    count_anew(cluster, queues, &cluster.pods.store);
+    count_anew(cluster, queues, &cluster.services.store);
+    count_anew(cluster, queues, &cluster.claims.store);
     own(&cluster.services.store, &queues.services);
     own(&cluster.claims.store, &queues.claims);
     own(&cluster.volumes, &queues.volumes);
@@ -311,6 +318,21 @@ where
     store.on_change(move |change: &Change<K>| {
         if let Some(object) = change.last() {
             queue.add(Key::of(object.as_ref()));
+        }
+    });
+}
+
+/// Has the quotas of the namespace counted anew when what they count has changed.
+fn count_anew<K>(cluster: &Cluster, queues: &Queues, store: &Arc<Store<K>>)
+where
+    K: Resource + Send + Sync + 'static,
+{
+    let (all, queue) = (Arc::clone(&cluster.quotas.store), Arc::clone(&queues.quotas));
+    store.on_change(move |change| {
+        if let Some(object) = change.last() {
+            for quota in all.in_namespace(meta::namespace(object.as_ref())) {
+                queue.add(Key::of(quota.as_ref()));
+            }
         }
     });
 }

@@ -24,6 +24,7 @@ mod meta;
 mod namespaces;
 pub mod provisioner;
 pub mod queue;
+mod quotas;
 mod replicaset;
 mod root_ca;
 mod run;

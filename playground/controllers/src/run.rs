@@ -15,7 +15,7 @@ use crate::meta::Key;
 use crate::queue::{Outcome, Queue};
 use crate::{
     Error, Settings, accounts, autoscaler, claims, cronjob, daemonset, deployment, disruption, endpoints, gc,
-    job, namespaces, replicaset, root_ca, scheduler, statefulset,
+    job, namespaces, quotas, replicaset, root_ca, scheduler, statefulset,
 };
 
 /// Workers per controller. More gain nothing on a local API server.
@@ -80,6 +80,7 @@ fn watch_all(cluster: &Cluster, tasks: &mut Tasks) {
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.jobs.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.autoscalers.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.budgets.store)));
+    tasks.spawn(follow_all(client(), Arc::clone(&cluster.quotas.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.cron_jobs.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.pods.store)));
     tasks.spawn(follow_all(client(), Arc::clone(&cluster.services.store)));
@@ -102,6 +103,7 @@ async fn wait_synced(cluster: &Cluster) {
     cluster.jobs.store.wait_synced().await;
     cluster.autoscalers.store.wait_synced().await;
     cluster.budgets.store.wait_synced().await;
+    cluster.quotas.store.wait_synced().await;
     cluster.cron_jobs.store.wait_synced().await;
     cluster.pods.store.wait_synced().await;
     cluster.services.store.wait_synced().await;
@@ -181,10 +183,14 @@ fn controller<F>(
     }
 }
 
-/// Garbage collection and the end of namespaces, which need every resource of the server.
+/// Garbage collection, the end of namespaces and quotas, which need every resource of the server.
 fn collect(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
     let (namespaces, queue) = (Arc::clone(&cluster.namespaces), Arc::clone(&queues.namespaces));
+    let (quotas, count) = (Arc::clone(&cluster.quotas.store), Arc::clone(&queues.quotas));
     let resources = Arc::new(Resources::new(cluster.client.clone(), move |namespace| {
+        for quota in quotas.in_namespace(namespace) {
+            count.add(Key::of(quota.as_ref()));
+        }
         if namespaces.get("", namespace).is_some_and(|namespace| crate::meta::is_deleting(namespace.as_ref()))
         {
             queue.add(Key { namespace: String::new(), name: namespace.to_owned() });
@@ -197,7 +203,7 @@ fn collect(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
     let follow_definitions = follow_all(cluster.client.clone(), definitions);
     tasks.spawn(follow_definitions);
 
-    let (cluster, namespaces) = (cluster.clone(), Arc::clone(&queues.namespaces));
+    let (cluster, queues) = (cluster.clone(), queues.clone());
     tasks.spawn(async move {
         let mut workers = JoinSet::new();
         loop {
@@ -209,18 +215,20 @@ fn collect(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
                             let resources = Arc::clone(&collector);
                             async move { gc::reconcile(&resources, &uid).await }
                         }));
-                        let (resources, cluster) = (Arc::clone(&resources), cluster.clone());
-                        let namespaces = Arc::clone(&namespaces);
-                        workers.spawn(async move {
-                            wait_synced(&cluster).await;
-                            namespaces
-                                .work(|key| {
-                                    let (resources, cluster) = (Arc::clone(&resources), cluster.clone());
-                                    async move { namespaces::reconcile(&cluster, &resources, &key.name).await }
-                                })
-                                .await;
-                        });
+                        everything(
+                            &mut workers,
+                            &queues.namespaces,
+                            &cluster,
+                            &resources,
+                            |all, key| async move {
+                                namespaces::reconcile(&all.cluster, &all.resources, &key.name).await
+                            },
+                        );
                     }
+                    // One at a time: each counts a whole namespace.
+                    everything(&mut workers, &queues.quotas, &cluster, &resources, |all, key| async move {
+                        quotas::reconcile(&all.cluster, &all.resources, &key).await
+                    });
                 }
                 Ok(()) => {}
                 Err(error) => {
@@ -231,5 +239,30 @@ fn collect(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
             }
             changed.notified().await;
         }
+    });
+}
+
+/// The cluster, with every resource of the server.
+#[derive(Clone)]
+struct Everything {
+    cluster: Cluster,
+    resources: Arc<Resources>,
+}
+
+/// Runs a worker that needs every resource of the server on a queue.
+fn everything<F>(
+    workers: &mut JoinSet<()>,
+    queue: &Arc<Queue<Key>>,
+    cluster: &Cluster,
+    resources: &Arc<Resources>,
+    reconcile: impl Fn(Everything, Key) -> F + Send + Sync + 'static,
+) where
+    F: Future<Output = Result<Outcome, Error>> + Send + 'static,
+{
+    let all = Everything { cluster: cluster.clone(), resources: Arc::clone(resources) };
+    let queue = Arc::clone(queue);
+    workers.spawn(async move {
+        wait_synced(&all.cluster).await;
+        queue.work(|key| reconcile(all.clone(), key)).await;
     });
 }
