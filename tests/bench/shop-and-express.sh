@@ -7,12 +7,15 @@
 # Needs wrk, node with npm, PostgreSQL's programs (Debian: apt-get install wrk nodejs npm postgresql) and a release
 # build of the shop: cargo build --release -p webservice
 #
-# Usage: tests/bench/shop-and-express.sh [seconds for each measurement]
+# Usage: tests/bench/shop-and-express.sh [seconds for each measurement [rounds]]
+# With several rounds the programs take turns, so that whatever else the machine does meets all of them. At the end:
+# requests/s of the shop divided by those of Express, each added up over the rounds.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 shop=${SHOP:-${CARGO_TARGET_DIR:-$root/target}/release/shop}
 seconds=${1:-10}
+rounds=${2:-1}
 connections=${CONNECTIONS:-64}
 [ -x "$shop" ] || { echo "there is no $shop; run cargo build --release -p webservice" >&2; exit 1; }
 for program in wrk node npm; do
@@ -43,10 +46,17 @@ until $as "$bin/pg_isready" -q -h "$work" -U shop; do sleep 0.1; done
 
 sql() { "$bin/psql" -q -h "$work" -U shop "$1" -c "$2"; }
 wait_for() { for _ in $(seq 200); do curl -fs -o /dev/null "$1" && return; sleep 0.05; done; echo "$1 does not answer" >&2; exit 1; }
-measure() { # name, path, script
-  printf '%-34s' "$1"
-  wrk -t 1 -c "$connections" -d "${seconds}s" --timeout 10s -s "$here/$3" "$url$2" |
-    awk '/^RESULT/ { printf "%9d %9.2f %9.2f %9.2f %9d %7d\n", $2, $3, $4, $5, $6, $7 }'
+measure() { # name, what, path, script
+  printf '%-34s' "$1: $2"
+  wrk -t 1 -c "$connections" -d "${seconds}s" --timeout 10s -s "$here/$4" "$url$3" |
+    awk '/^RESULT/ { printf "%9d %9.2f %9.2f %9.2f %9d %7d\n", $2, $3, $4, $5, $6, $7 }' | tee "$work/result"
+  echo "$1|$2|$(cat "$work/result")" >>"$work/results"
+}
+ratio() { # what, name, name it is compared with
+  awk -F '[|]' -v what="$1" -v shop="$2" -v express="$3" '
+    $2 == what { split($3, number, " "); sum[$1] += number[1] }
+    END { if (sum[express]) printf "%-34s%9.1f times %s\n", shop ": " what, sum[shop] / sum[express], express }
+  ' "$work/results"
 }
 stop() { kill "$1"; wait "$1" 2>/dev/null || true; }
 
@@ -68,13 +78,19 @@ run() { # name, cache in ms, command...
   url=http://127.0.0.1:15100
   wait_for "$url/api/products?limit=24"
   wrk -t 1 -c 16 -d 2s "$url/api/products?limit=24" >/dev/null
-  measure "$name: products" "/api/products?limit=24" report.lua
-  [ "$name" != "shop" ] || measure "$name: storefront page" "/" report.lua
-  measure "$name: orders" "/api/orders" order.lua
+  measure "$name" products "/api/products?limit=24" report.lua
+  [ "$name" != "shop" ] || measure "$name" "storefront page" "/" report.lua
+  measure "$name" orders "/api/orders" order.lua
   stop $pid
   "$bin/dropdb" -h "$work" -U shop bench
 }
-run "Express" 0 node "$here/express/server.mjs"
-run "Express, list kept 1 s" 1000 node "$here/express/server.mjs"
-run "shop, nothing kept" 0 "$shop" api
-run "shop" 1000 "$shop" api
+for _ in $(seq "$rounds"); do
+  run "Express" 0 node "$here/express/server.mjs"
+  run "Express, list kept 1 s" 1000 node "$here/express/server.mjs"
+  run "shop, nothing kept" 0 "$shop" api
+  run "shop" 1000 "$shop" api
+done
+echo
+ratio products "shop, nothing kept" "Express"
+ratio products "shop" "Express, list kept 1 s"
+ratio orders "shop" "Express"

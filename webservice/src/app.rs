@@ -74,6 +74,7 @@ impl App {
         let (pool_used, pool_idle) = self.store.get().map(Store::connections).unwrap_or_default();
         Gauges {
             pool: self.store.get().map(|store| (pool_used, pool_idle, store.most_connections())),
+            batches: self.store.get().map(Store::batches),
             ..self.edge.gauges()
         }
     }

@@ -42,6 +42,7 @@ impl Edge {
     pub fn gauges(&self) -> Gauges {
         Gauges {
             pool: None,
+            batches: None,
             in_flight: self.lifecycle.requests() as u64,
             connections: self.lifecycle.connections() as u64,
             draining: self.lifecycle.is_draining(),

@@ -4,6 +4,7 @@
 //! whatever clients send. Known series start at zero: a rate over a series that appears only with its first
 //! error would miss that error, and an error ratio would have no value while all is well.
 
+mod batches;
 mod process;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use crate::cache::Source;
 use crate::endpoint::{ENDPOINTS, Kind};
+use crate::store::BatchCounts;
 
 /// Upper bounds of the latency buckets in seconds; 0.2 is there because the shop's target is p95 < 200 ms.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0];
@@ -80,6 +82,8 @@ impl OrderOutcome {
 pub struct Gauges {
     /// Database connections in use, open but idle, and possible; none without a database.
     pub pool: Option<(u64, u64, u64)>,
+    /// How orders were written; nothing without a database.
+    pub batches: Option<BatchCounts>,
     /// Requests being handled.
     pub in_flight: u64,
     /// Open connections of clients.
@@ -322,6 +326,9 @@ impl Metrics {
                 "Database connections that there can be.",
             )?;
             writeln!(out, "dhakacart_db_pool_connections_max {most}")?;
+        }
+        if let Some(counts) = &gauges.batches {
+            batches::write(out, counts)?;
         }
         head(out, "dhakacart_http_connections", "gauge", "Open connections of clients.")?;
         writeln!(out, "dhakacart_http_connections {}", gauges.connections)?;

@@ -49,7 +49,7 @@ pub(super) async fn place(
     let metrics = &call.app.edge.metrics;
     let order = order.inspect_err(|_| metrics.order(OrderOutcome::Rejected))?;
     let from_cart = order.from_cart;
-    let placed = call.store()?.place(&order).await;
+    let placed = call.store()?.place(order).await;
     let (order, outcome) = match placed {
         Ok(Placed::New(order)) => {
             let pieces: i64 = order.items.iter().map(|item| item.quantity).sum();
@@ -88,7 +88,7 @@ fn refused(call: &Call, error: PlaceError) -> Problem {
         PlaceError::KeyReused => {
             (OrderOutcome::Rejected, Problem::unprocessable("Idempotency-Key", error.to_string()))
         }
-        PlaceError::Missing(_) => (OrderOutcome::OutOfStock, Problem::out_of_stock(error.to_string())),
+        PlaceError::Overloaded => return Problem::unavailable(error.to_string()),
         PlaceError::Store(error) => return store_problem(&error),
     };
     call.app.edge.metrics.order(outcome);

@@ -1,6 +1,6 @@
 //! What can go wrong with the database, and with what is asked of it.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sqlx::migrate::MigrateError;
 
@@ -26,6 +26,15 @@ pub enum StoreError {
     /// The same few things were fought over for too long.
     #[error("too many want the same at once; try again")]
     Contended,
+    /// The database took longer than it ever should.
+    #[error("the database gives no answer; check the network between it and the shop")]
+    Silent,
+    /// Whoever was at work ended before it was done.
+    #[error("the work was interrupted; look whether it was done before trying again")]
+    Interrupted,
+    /// What was done for several at once failed for all of them.
+    #[error(transparent)]
+    Shared(Arc<StoreError>),
     /// A stored value has no meaning.
     #[error("the database holds a value that the shop cannot read: {0}")]
     Unreadable(&'static str),
@@ -36,7 +45,8 @@ impl StoreError {
     pub fn is_passing(&self) -> bool {
         let error = match self {
             Self::Database(error) => error,
-            Self::Contended => return true,
+            Self::Contended | Self::Silent => return true,
+            Self::Shared(error) => return error.is_passing(),
             _ => return false,
         };
         match error {
@@ -48,6 +58,17 @@ impl StoreError {
 }
 
 impl StoreError {
+    /// The same error for `count` orders.
+    pub(super) fn for_each(self, count: usize) -> impl Iterator<Item = Self> {
+        let shared = Arc::new(self);
+        std::iter::repeat_n(shared, count).map(Self::Shared)
+    }
+
+    /// Whether the database refused what it was given, and so changed nothing.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(_))) && !self.is_passing()
+    }
+
     /// Whether the connection was lost, so that a question that changes nothing may be asked again on another.
     pub(super) fn is_connection_lost(&self) -> bool {
         match self {
@@ -93,9 +114,6 @@ pub enum PlaceError {
         /// Pieces asked for.
         wanted: i64,
     },
-    /// Some pieces are not to be had; which ones is found out next. Only inside the store.
-    #[error("pieces are missing")]
-    Missing(BTreeMap<i64, i64>),
     /// There is nothing in the cart.
     #[error("the cart is empty")]
     EmptyCart,
@@ -105,6 +123,9 @@ pub enum PlaceError {
     /// The order costs more than can be stored.
     #[error("the order costs more than the shop can handle at once")]
     TooExpensive,
+    /// More orders wait already than can be placed soon.
+    #[error("more want to order than can be served at once; try again shortly")]
+    Overloaded,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),

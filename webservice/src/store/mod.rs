@@ -2,11 +2,15 @@
 //!
 //! The two are written apart, in the dialect of each, and held together by one test suite that runs on both.
 
+mod batches;
 mod catalogue;
 mod error;
+mod group;
 mod postgres;
+mod shelf;
 mod sqlite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::SqlSafeStr;
@@ -18,9 +22,12 @@ use crate::config::{Config, Database};
 use crate::order::{NewOrder, Order, Status};
 use crate::product::{Category, Page, Product, ProductBody, ProductQuery};
 
+pub use batches::{BOUNDS as BATCH_BOUNDS, Counts as BatchCounts};
 pub use error::{ChangeError, PlaceError, StoreError};
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
+
+use group::{Group, PlaceAll};
 
 /// Longest wait for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,21 +79,37 @@ pub struct Sales {
     pub scarce: Vec<(i64, String, i64)>,
 }
 
-/// The open database.
+/// One of the two.
 #[derive(Debug)]
-pub enum Store {
+enum Either {
     /// Embedded.
     Sqlite(SqliteStore),
     /// A server.
     Postgres(PostgresStore),
 }
 
+impl PlaceAll for Either {
+    async fn place_all(&self, orders: &[NewOrder]) -> Vec<Result<Placed, PlaceError>> {
+        match self {
+            Self::Sqlite(store) => store.place_all(orders).await,
+            Self::Postgres(store) => store.place_all(orders).await,
+        }
+    }
+}
+
+/// The open database.
+#[derive(Debug)]
+pub struct Store {
+    database: Arc<Either>,
+    orders: Arc<Group<Either>>,
+}
+
 /// Calls the same method of whichever store there is.
 macro_rules! either {
     ($self:ident, $method:ident($($argument:expr),*)) => {
-        match $self {
-            Self::Sqlite(store) => store.$method($($argument),*).await,
-            Self::Postgres(store) => store.$method($($argument),*).await,
+        match &*$self.database {
+            Either::Sqlite(store) => store.$method($($argument),*).await,
+            Either::Postgres(store) => store.$method($($argument),*).await,
         }
     };
 }
@@ -111,15 +134,15 @@ impl Store {
     /// # Errors
     /// The database cannot be reached, locked or migrated.
     pub async fn open(config: &Config) -> Result<Self, StoreError> {
-        match &config.database {
-            Database::Memory => Ok(Self::Sqlite(SqliteStore::open(None, config.seed_catalogue).await?)),
-            Database::SqliteFile(path) => {
-                Ok(Self::Sqlite(SqliteStore::open(Some(path), config.seed_catalogue).await?))
+        let seed = config.seed_catalogue;
+        let database = Arc::new(match &config.database {
+            Database::Memory => Either::Sqlite(SqliteStore::open(None, seed).await?),
+            Database::SqliteFile(path) => Either::Sqlite(SqliteStore::open(Some(path), seed).await?),
+            Database::Postgres(options) => {
+                Either::Postgres(PostgresStore::open(options, config.pool_size, seed).await?)
             }
-            Database::Postgres(options) => Ok(Self::Postgres(
-                PostgresStore::open(options, config.pool_size, config.seed_catalogue).await?,
-            )),
-        }
+        });
+        Ok(Self { orders: Group::new(Arc::clone(&database)), database })
     }
 
     /// Asks the database for a sign of life.
@@ -230,12 +253,13 @@ impl Store {
         either!(self, forget_carts(older_than))
     }
 
-    /// Places an order: takes all its pieces from stock and records it, or changes nothing.
+    /// Places an order: takes all its pieces from stock and records it, or changes nothing. Orders that arrive at
+    /// the same time are written together, each with its own answer.
     ///
     /// # Errors
     /// See [`PlaceError`].
-    pub async fn place(&self, order: &NewOrder) -> Result<Placed, PlaceError> {
-        either!(self, place(order))
+    pub async fn place(&self, order: NewOrder) -> Result<Placed, PlaceError> {
+        self.orders.place(order).await
     }
 
     /// The order with this number.
@@ -285,9 +309,9 @@ impl Store {
 
     /// Connections in use and idle.
     pub fn connections(&self) -> (u64, u64) {
-        let (size, idle) = match self {
-            Self::Sqlite(store) => store.connections(),
-            Self::Postgres(store) => store.connections(),
+        let (size, idle) = match &*self.database {
+            Either::Sqlite(store) => store.connections(),
+            Either::Postgres(store) => store.connections(),
         };
         let idle = idle as u64;
         (u64::from(size).saturating_sub(idle), idle)
@@ -295,14 +319,20 @@ impl Store {
 
     /// Connections that there can be.
     pub fn most_connections(&self) -> u64 {
-        u64::from(match self {
-            Self::Sqlite(store) => store.most_connections(),
-            Self::Postgres(store) => store.most_connections(),
+        u64::from(match &*self.database {
+            Either::Sqlite(store) => store.most_connections(),
+            Either::Postgres(store) => store.most_connections(),
         })
     }
 
-    /// Waits for queries to end and closes all connections.
+    /// How many orders were written together, and how many wait.
+    pub fn batches(&self) -> BatchCounts {
+        self.orders.counts()
+    }
+
+    /// Waits for orders and queries to end and closes all connections.
     pub async fn close(&self) {
+        self.orders.finish().await;
         either!(self, close());
     }
 }
@@ -318,9 +348,4 @@ fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
     let mut migrator = Migrator::with_migrations(migrations.collect());
     migrator.set_ignore_missing(true);
     migrator
-}
-
-/// Whether a query failed because a unique value exists already.
-fn is_duplicate(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }

@@ -10,6 +10,7 @@ use super::PostgresStore;
 use crate::cart::{Cart, CartItem, CartRefusal};
 use crate::order::MAX_ITEMS;
 use crate::store::StoreError;
+use crate::store::shelf::Wish;
 
 impl PostgresStore {
     pub(in crate::store) async fn cart(&self, session: &str) -> Result<Cart, StoreError> {
@@ -98,13 +99,36 @@ impl PostgresStore {
     }
 }
 
-/// Empties a session's cart and gives what was in it.
-pub(super) async fn take(
+/// What is in the carts of these sessions. The lines stay as they are until the transaction ends, except that others
+/// may be added.
+pub(super) async fn hold(
     connection: &mut PgConnection,
-    session: &str,
-) -> Result<BTreeMap<i64, i64>, StoreError> {
+    sessions: &[&str],
+) -> Result<BTreeMap<String, Wish>, StoreError> {
+    // In a fixed order, so that two shops cannot wait for each other.
     let rows = sqlx::query(
-        "DELETE FROM cart_items WHERE session = $1 RETURNING product_id::bigint, quantity::bigint",
+        "SELECT session, product_id::bigint, quantity::bigint FROM cart_items WHERE session = ANY ($1::text[])
+         ORDER BY session, product_id FOR UPDATE",
+    )
+    .bind(sessions)
+    .fetch_all(connection)
+    .await?;
+    let mut carts = BTreeMap::<String, Wish>::new();
+    for row in &rows {
+        carts.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?, row.try_get(2)?);
+    }
+    Ok(carts)
+}
+
+/// Empties a session's cart and gives what was in it. Locks its lines in the same order as [`hold`].
+pub(super) async fn take(connection: &mut PgConnection, session: &str) -> Result<Wish, StoreError> {
+    let rows = sqlx::query(
+        "WITH held AS (
+           SELECT product_id FROM cart_items WHERE session = $1 ORDER BY product_id FOR UPDATE
+         )
+         DELETE FROM cart_items USING held
+         WHERE session = $1 AND cart_items.product_id = held.product_id
+         RETURNING cart_items.product_id::bigint, quantity::bigint",
     )
     .bind(session)
     .fetch_all(connection)

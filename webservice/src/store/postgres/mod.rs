@@ -4,8 +4,10 @@
 //! is prepared once on each connection and takes its values as parameters.
 
 mod admin;
+mod alone;
 mod carts;
 mod orders;
+mod place;
 mod products;
 
 use std::time::Duration;

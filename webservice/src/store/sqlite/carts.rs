@@ -1,9 +1,10 @@
 //! Carts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::json;
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
@@ -11,6 +12,7 @@ use super::SqliteStore;
 use crate::cart::{Cart, CartItem, CartRefusal};
 use crate::order::MAX_ITEMS;
 use crate::store::StoreError;
+use crate::store::shelf::Wish;
 
 impl SqliteStore {
     pub(in crate::store) async fn cart(&self, session: &str) -> Result<Cart, StoreError> {
@@ -100,14 +102,32 @@ impl SqliteStore {
     }
 }
 
-/// Empties a session's cart and gives what was in it.
-pub(super) async fn take(
+/// What is in the carts of these sessions.
+pub(super) async fn read(
     connection: &mut SqliteConnection,
-    session: &str,
-) -> Result<BTreeMap<i64, i64>, StoreError> {
-    let rows = sqlx::query("DELETE FROM cart_items WHERE session = $1 RETURNING product_id, quantity")
-        .bind(session)
-        .fetch_all(connection)
+    sessions: &BTreeSet<&str>,
+) -> Result<BTreeMap<String, Wish>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT session, product_id, quantity FROM cart_items WHERE session IN (SELECT value FROM json_each($1))",
+    )
+    .bind(json!(sessions).to_string())
+    .fetch_all(connection)
+    .await?;
+    let mut carts = BTreeMap::<String, Wish>::new();
+    for row in &rows {
+        carts.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?, row.try_get(2)?);
+    }
+    Ok(carts)
+}
+
+/// Empties the carts of these sessions.
+pub(super) async fn empty(
+    connection: &mut SqliteConnection,
+    sessions: &BTreeSet<&str>,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM cart_items WHERE session IN (SELECT value FROM json_each($1))")
+        .bind(json!(sessions).to_string())
+        .execute(connection)
         .await?;
-    Ok(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?)
+    Ok(())
 }

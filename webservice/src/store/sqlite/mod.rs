@@ -6,6 +6,7 @@
 mod admin;
 mod carts;
 mod orders;
+mod place;
 mod products;
 
 use std::ffi::OsString;

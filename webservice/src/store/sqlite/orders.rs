@@ -3,105 +3,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde_json::json;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::{SqliteStore, admin, carts, timestamp};
-use crate::order::{MAX_TOTAL_MINOR, NewOrder, Order, OrderItem, Status};
+use super::{SqliteStore, admin, timestamp};
+use crate::order::{Order, OrderItem, Status};
 use crate::product::{CURRENCY, Page};
-use crate::store::{ChangeError, PlaceError, Placed, StatusChange, StoreError, is_duplicate};
+use crate::store::{ChangeError, StatusChange, StoreError};
 
 impl SqliteStore {
-    pub(in crate::store) async fn place(&self, order: &NewOrder) -> Result<Placed, PlaceError> {
-        if let Some(earlier) = self.replay(order).await? {
-            return Ok(Placed::Replayed(earlier));
-        }
-        let error = match self.insert(order).await {
-            Ok(placed) => return Ok(Placed::New(placed)),
-            Err(error) => error,
-        };
-        let lost_race = match &error {
-            PlaceError::Store(StoreError::Database(error)) => is_duplicate(error),
-            // The request that was first took the last pieces, or the cart.
-            PlaceError::OutOfStock { .. } | PlaceError::EmptyCart => true,
-            _ => false,
-        };
-        // The same key came in twice at once and the other request was first.
-        if lost_race && let Some(earlier) = self.replay(order).await? {
-            return Ok(Placed::Replayed(earlier));
-        }
-        Err(error)
-    }
-
-    /// The order that was placed under this one's idempotency key.
-    async fn replay(&self, order: &NewOrder) -> Result<Option<Order>, PlaceError> {
-        let Some(key) = &order.idempotency_key else { return Ok(None) };
-        let row =
-            sqlx::query("SELECT order_number, idempotency_request FROM orders WHERE idempotency_key = $1")
-                .bind(key)
-                .fetch_optional(&self.pool)
-                .await?;
-        let Some(row) = row else { return Ok(None) };
-        if row.try_get::<String, _>(1)? != order.fingerprint() {
-            return Err(PlaceError::KeyReused);
-        }
-        Ok(self.order(&row.try_get::<String, _>(0)?).await?)
-    }
-
-    async fn insert(&self, order: &NewOrder) -> Result<Order, PlaceError> {
-        let mut writing = self.write().await?;
-        let tx = &mut writing.tx;
-        let now = order.now.as_millisecond();
-        let wish = if order.from_cart { carts::take(tx, &order.session).await? } else { order.items.clone() };
-        if wish.is_empty() {
-            return Err(PlaceError::EmptyCart);
-        }
-        let items = take(tx, &wish, now).await?;
-        let total_minor: i64 = items.iter().map(|item| item.unit_price_minor * item.quantity).sum();
-        if total_minor > MAX_TOTAL_MINOR {
-            return Err(PlaceError::TooExpensive);
-        }
-        let id: i64 = sqlx::query_scalar(
-            "INSERT INTO orders (order_number, customer_id, session, total_minor, status,
-                                 idempotency_key, idempotency_request, created_at)
-             VALUES ($1, $2, $3, $4, 'placed', $5, $6, $7) RETURNING id",
-        )
-        .bind(&order.number)
-        .bind(order.customer_id)
-        .bind(&order.session)
-        .bind(total_minor)
-        .bind(&order.idempotency_key)
-        .bind(order.idempotency_key.as_ref().map(|_| order.fingerprint()))
-        .bind(now)
-        .fetch_one(&mut **tx)
-        .await?;
-        for item in &items {
-            sqlx::query(
-                "INSERT INTO order_items (order_id, product_id, product_name, quantity, unit_price_minor)
-                 VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(id)
-            .bind(item.product_id)
-            .bind(&item.name)
-            .bind(item.quantity)
-            .bind(item.unit_price_minor)
-            .execute(&mut **tx)
-            .await?;
-        }
-        writing.tx.commit().await?;
-        Ok(Order {
-            number: order.number.clone(),
-            customer_id: order.customer_id,
-            status: Status::Placed,
-            items,
-            total_minor,
-            currency: CURRENCY,
-            created_at: timestamp(now)?,
-            id,
-            session: order.session.clone(),
-        })
-    }
-
     pub(in crate::store) async fn order(&self, number: &str) -> Result<Option<Order>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         let row = sqlx::query(
@@ -183,38 +94,25 @@ impl SqliteStore {
     }
 }
 
-/// Takes pieces from stock, or says why not.
-async fn take(
+/// Orders by the idempotency keys they were placed under, with what was asked for.
+pub(super) async fn by_keys(
     connection: &mut SqliteConnection,
-    wish: &BTreeMap<i64, i64>,
-    now: i64,
-) -> Result<Vec<OrderItem>, PlaceError> {
-    let mut items = Vec::with_capacity(wish.len());
-    for (&product_id, &quantity) in wish {
-        // The condition in the update is what makes overselling impossible.
-        let taken = sqlx::query(
-            "UPDATE products SET stock = stock - $1, updated_at = $2
-             WHERE id = $3 AND stock >= $1 AND deleted_at IS NULL RETURNING name, price_minor",
-        )
-        .bind(quantity)
-        .bind(now)
-        .bind(product_id)
-        .fetch_optional(&mut *connection)
-        .await?;
-        if let Some(row) = taken {
-            let (name, unit_price_minor) = (row.try_get(0)?, row.try_get(1)?);
-            items.push(OrderItem { product_id, name, quantity, unit_price_minor });
-            continue;
-        }
-        let left = sqlx::query("SELECT name, stock FROM products WHERE id = $1 AND deleted_at IS NULL")
-            .bind(product_id)
-            .fetch_optional(&mut *connection)
-            .await?
-            .ok_or(PlaceError::UnknownProduct(product_id))?;
-        let (name, available) = (left.try_get(0)?, left.try_get(1)?);
-        return Err(PlaceError::OutOfStock { name, available, wanted: quantity });
+    keys: &[&str],
+) -> Result<BTreeMap<String, (String, Order)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, order_number, customer_id, total_minor, status, created_at, session,
+                idempotency_key, idempotency_request
+         FROM orders WHERE idempotency_key IN (SELECT value FROM json_each($1))",
+    )
+    .bind(json!(keys).to_string())
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut orders = BTreeMap::new();
+    for row in &rows {
+        let order = with_items(connection, row).await?;
+        orders.insert(row.try_get(7)?, (row.try_get(8)?, order));
     }
-    Ok(items)
+    Ok(orders)
 }
 
 async fn with_items(connection: &mut SqliteConnection, row: &SqliteRow) -> Result<Order, StoreError> {
