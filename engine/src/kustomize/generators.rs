@@ -188,12 +188,7 @@ impl Generator {
         resource.behavior = match &self.behavior {
             Some(behavior) if behavior.text == "merge" => Behavior::Merge,
             Some(behavior) if behavior.text == "replace" => Behavior::Replace,
-            Some(behavior) if !matches!(behavior.text.as_str(), "create" | "") => {
-                return Err(fail(
-                    &behavior.source,
-                    format!("behavior {:?} must be create, replace or merge", behavior.text),
-                ));
-            }
+            // Kustomize takes any other word for none.
             _ => Behavior::Create,
         };
         Ok(resource)

@@ -1,5 +1,6 @@
 //! JSON patches (RFC 6902).
 
+use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
 use super::resource::{Resource, map_at};
@@ -18,6 +19,19 @@ pub(super) fn read(value: &Value) -> Result<json_patch::Patch, String> {
     Ok(operations)
 }
 
+/// The operation as kustomize carries it out: `replace` adds a field that is not there. RFC 6902 has it fail.
+fn as_kustomize_means(operation: &PatchOperation, value: &Value) -> PatchOperation {
+    if let PatchOperation::Replace(replace) = operation
+        && value.pointer(replace.path.as_str()).is_none()
+        && let Some((parent, _)) = replace.path.split_back()
+        && value.pointer(parent.as_str()).is_some_and(Value::is_object)
+    {
+        let (path, value) = (replace.path.clone(), replace.value.clone());
+        return PatchOperation::Add(AddOperation { path, value });
+    }
+    operation.clone()
+}
+
 /// Applies operations to an object. After an error the object is not to be used.
 pub(super) fn apply(resource: &mut Resource, operations: &json_patch::Patch) -> Result<(), String> {
     // kustomize keeps its notes as annotations, so a patch may add to annotations that nobody wrote.
@@ -27,6 +41,7 @@ pub(super) fn apply(resource: &mut Resource, operations: &json_patch::Patch) -> 
     }
     let before = measure(&resource.value)?;
     for operation in &operations.0 {
+        let operation = &as_kustomize_means(operation, &resource.value);
         json_patch::patch(&mut resource.value, std::slice::from_ref(operation)).map_err(|error| {
             format!("the patch does not fit {}: {error}; correct the path", resource.id())
         })?;

@@ -261,7 +261,6 @@ fn options(fields: &Fields<'_>, file: &str) -> Result<Options, RenderError> {
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty(),
         _ => false,

@@ -16,7 +16,10 @@ pub(crate) fn read_nodes(text: &str, file: &str, dialect: Dialect) -> Result<Vec
         return Err(fail(1, 1, YamlProblem::TooLong));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder::new(dialect);
+    let text = without_blank_end(text);
+    // A line that nothing ends is none, so a block that it belongs to ends without one too.
+    let unended = (!text.ends_with(['\n', '\r'])).then(|| text.chars().count());
+    let mut builder = Builder::new(dialect, unended);
     let mut documents = Vec::new();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
@@ -35,6 +38,12 @@ pub(crate) fn read_nodes(text: &str, file: &str, dialect: Dialect) -> Result<Vec
         }
     }
     Ok(documents)
+}
+
+/// The text without spaces behind its last line's end: they would count as a line of a block.
+fn without_blank_end(text: &str) -> &str {
+    let trimmed = text.trim_end_matches([' ', '\t']);
+    if trimmed.ends_with('\n') { trimmed } else { text }
 }
 
 /// Drops keys that are repeated with the same value. Kustomize lets the last of several values win; where
@@ -92,14 +101,16 @@ enum PendingKey {
 
 struct Builder {
     dialect: Dialect,
+    /// How many characters the text has, if its last line has no end.
+    unended: Option<usize>,
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
     aliased: usize,
 }
 
 impl Builder {
-    fn new(dialect: Dialect) -> Self {
-        Self { dialect, open: Vec::new(), anchors: HashMap::new(), aliased: 0 }
+    fn new(dialect: Dialect, unended: Option<usize>) -> Self {
+        Self { dialect, unended, open: Vec::new(), anchors: HashMap::new(), aliased: 0 }
     }
 
     /// Takes one event; gives the document that it completes.
@@ -144,9 +155,13 @@ impl Builder {
                 if is_plain && tag.is_none() && text == "<<" && self.begin_merge() {
                     return Ok(None);
                 }
-                let value = self.scalar(&text, is_plain, tag.as_deref())?;
-                let raw = (is_plain && tag.is_none() && value.as_str() != Some(text.as_ref()))
-                    .then(|| text.as_ref().into());
+                let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                let text = match text.strip_suffix('\n') {
+                    Some(shorter) if is_block && self.unended == Some(span.end.index()) => shorter,
+                    _ => text.as_ref(),
+                };
+                let value = self.scalar(text, is_plain, tag.as_deref())?;
+                let raw = (is_plain && tag.is_none() && value.as_str() != Some(text)).then(|| text.into());
                 self.complete(
                     Node { line, column, raw, in_flow: false, kind: NodeKind::Scalar(value) },
                     anchor,
@@ -285,6 +300,25 @@ mod tests {
 
     fn error(text: &str) -> String {
         read_documents(text, "t.yaml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_block_ends_as_the_text_does() {
+        for (text, value) in [
+            ("v: |\n  x", "x"),
+            ("v: |+\n  x", "x"),
+            ("v: >\n  x\n  y", "x y"),
+            ("v: |\n  é\n  # no comment", "é\n# no comment"),
+            ("v: |\n  x\n# c", "x\n"),
+            ("v: |\n  x\n  ", "x\n"),
+            ("v: |\n  x\n\n  ", "x\n"),
+            ("v: |+\n  x\n  ", "x\n"),
+            ("v: |+\n  x\n\n", "x\n\n"),
+            ("v: |\n  x\r\n  y", "x\ny"),
+            ("v: |", ""),
+        ] {
+            assert_eq!(read(text)["v"], value, "{text:?}");
+        }
     }
 
     #[test]
