@@ -2,7 +2,9 @@
 //!
 //! The meanings are kustomize 5.8's, as `kubectl kustomize` shows them; the corpus in `tests/` compares
 //! the two. What older versions accept means the same to them, but for points in the names that a
-//! replacement's target selects: they are any character since these are regular expressions. Everything is read through a [`Tree`], so nothing here knows a file system, and a render
+//! replacement's target selects: they are any character since these are regular expressions. One thing is told apart on
+//! purpose: kustomize doubles the end of a line before a more indented one in folded texts (`>`) whenever it writes
+//! them out in between; here they stay as YAML reads them. Everything is read through a [`Tree`], so nothing here knows a file system, and a render
 //! remembers what it read. Remote bases, Helm charts and plugins are refused.
 
 mod accumulator;
