@@ -16,6 +16,9 @@ const ENTRIES: [&str; 2] = [".agekey", "keys.txt"];
 const ARMOR: &str = "-----BEGIN AGE ENCRYPTED FILE-----";
 /// The largest sealed file that is opened, in bytes: it holds a key.
 const MAX_BYTES: usize = 64 * 1024;
+/// How many lines a file's header may have: sops seals a key for one recipient, in four lines. The crate goes through
+/// the header once for each of them.
+const MAX_HEADER_LINES: usize = 128;
 /// How many keys there may be: each is tried on each file.
 const MAX_KEYS: usize = 64;
 
@@ -172,7 +175,13 @@ impl KeyRing for AgeKeys {
         if sealed.len() > MAX_BYTES || !sealed.starts_with(ARMOR) {
             return None;
         }
-        let decryptor = Decryptor::new_buffered(ArmoredReader::new(sealed.as_bytes())).ok()?;
+        let mut file = Vec::new();
+        ArmoredReader::new(sealed.as_bytes()).read_to_end(&mut file).ok()?;
+        let mut lines = file.split(|byte| *byte == b'\n').take(MAX_HEADER_LINES);
+        if !lines.any(|line| line.starts_with(b"---")) {
+            return None;
+        }
+        let decryptor = Decryptor::new_buffered(file.as_slice()).ok()?;
         let mine = self.identities.iter().map(|identity| &identity.private as &dyn ::age::Identity);
         let mut plain = Vec::new();
         decryptor.decrypt(mine).ok()?.read_to_end(&mut plain).ok()?;

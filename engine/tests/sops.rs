@@ -212,6 +212,8 @@ fn literals_are_decrypted_in_a_kustomization_and_as_whole_files() {
         let rendered = rendered(&tree, &Keys::of(&which)).unwrap();
         assert_eq!(data(&rendered, "password"), b"tr0ub4dor&3");
         assert_eq!(data(&rendered, "url"), b"postgres://shop:pw@db/shop");
+        let masked = rendered.confidential.mask("postgres://shop:pw@db/shop, tr0ub4dor&3");
+        assert_eq!(masked, "[secret], [secret]", "also without its key");
     }
     assert!(rendered(&tree, &Keys::of(&[])).unwrap_err().starts_with("dev/kustomization.yaml:"));
     let options = Options { keep_encrypted: true, ..Options::default() };

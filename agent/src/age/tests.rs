@@ -1,4 +1,5 @@
 use super::*;
+use base64::Engine as _;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/sops/");
 
@@ -69,6 +70,22 @@ fn every_changed_byte_is_noticed() {
     }
     for cut in 0..sealed.trim_end().len() {
         assert_eq!(keys.open(&sealed[..cut]), None, "{cut}");
+    }
+}
+
+#[test]
+fn a_header_without_end_costs_nothing() {
+    let keys = keys(&[("a.agekey", &read("TEST-ONLY.agekey"))]).unwrap();
+    let armored = |stanzas: usize| {
+        let file = format!("age-encryption.org/v1\n{}--- {}\n", "-> a\n\n".repeat(stanzas), "A".repeat(43));
+        let encoded = base64::engine::general_purpose::STANDARD.encode(file);
+        let lines: Vec<&str> =
+            encoded.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+        format!("{ARMOR}\n{}\n-----END AGE ENCRYPTED FILE-----\n", lines.join("\n"))
+    };
+    // Without the bound the largest would take minutes.
+    for stanzas in [10, 100, 7000] {
+        assert_eq!(keys.open(&armored(stanzas)), None);
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use engine::object::Confidential;
 
 use super::ClusterArgs;
 use super::local::HowArgs;
@@ -28,7 +29,8 @@ pub(super) fn diff(args: DiffArgs) -> anyhow::Result<ExitCode> {
         let environment = super::remote::environments(&args.cluster).await?.get(&args.name).await?;
         let cluster = Cluster::connect(args.cluster.kubeconfig.as_deref()).await?;
         let rendered = args.how.render(&args.path, &materials(&cluster, &environment, &args.how).await?)?;
-        let (bundle, confidential) = (rendered.bundle()?, rendered.confidential);
+        let (bundle, mut confidential) = (rendered.bundle()?, rendered.confidential);
+        confidential.extend(&Confidential::of_secrets(bundle.objects()));
         let desired = Desired::prepare(&cluster, &environment, &bundle, None).await?;
         let (mut changed, mut failed) = (0, 0);
         for object in &desired.objects {

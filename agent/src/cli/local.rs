@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use engine::kustomize::{Options as RenderOptions, Rendered, render_as};
-use engine::object::yaml;
+use engine::object::{Confidential, yaml};
 use engine::policy::Action;
 use engine::sops::KeyRing;
 use engine::substitute::substitute;
@@ -170,7 +170,8 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
                 wrong += 1;
                 println!("{shown}: FAILED: {error:#}");
             }
-            Ok((bundle, confidential)) => {
+            Ok((bundle, mut confidential)) => {
+                confidential.extend(&Confidential::of_secrets(bundle.objects()));
                 let violations = crate::reconcile::violations(&policies, &bundle, &|_| None);
                 let denied = violations.iter().filter(|violation| violation.action == Action::Deny).count();
                 for violation in &violations {

@@ -117,7 +117,7 @@ impl Writer {
             let (event, checked) = match AssertUnwindSafe(check).catch_unwind().await {
                 Ok(Ok(checked)) => (Event::Admitted { digest }, Some(Arc::new(checked))),
                 Ok(Err(mut problem)) => {
-                    problem.message = candidate.confidential.mask(&problem.message);
+                    problem.message = hidden(Some(&candidate), None).mask(&problem.message);
                     (Event::Refused { digest, problem }, None)
                 }
                 Err(_) => {
@@ -160,7 +160,7 @@ impl Writer {
                     (Event::Applied { digest, mode, canaries, changed }, Some(desired))
                 }
                 Err((message, desired)) => {
-                    let message = masked(&message, candidate.as_ref(), desired.as_deref());
+                    let message = hidden(candidate.as_ref(), desired.as_deref()).mask(&message);
                     (Event::ApplyFailed { digest, mode, message }, desired)
                 }
             };
@@ -389,8 +389,11 @@ impl Context {
     ) -> Result<Checked, DoorProblem> {
         let refused = |reason, message, transient| DoorProblem { reason, message, transient, again_at: None };
         let mut violated = violations(&candidate.policies, &candidate.bundle, &|_| None);
-        for violation in &mut violated {
-            violation.message = candidate.confidential.mask(&violation.message);
+        if !violated.is_empty() {
+            let hidden = hidden(Some(candidate), None);
+            for violation in &mut violated {
+                violation.message = hidden.mask(&violation.message);
+            }
         }
         let policies = self.environment.spec.policies.as_ref();
         let deny = policies.is_some_and(|policies| policies.enforcement == EnforcementSpec::Deny);
@@ -517,14 +520,15 @@ fn all(errors: &[cluster::ObjectError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// A message without what was decrypted for the candidate, and without what the Secrets hold that were to be written:
-/// after a restart, or on the way back to an older bundle, only these are known.
-fn masked(message: &str, candidate: Option<&Candidate>, desired: Option<&Desired>) -> String {
+/// What no message repeats: what was decrypted for the candidate, and what the Secrets hold that are to be written. After
+/// a restart, or on the way back to an older bundle, only the latter are known.
+fn hidden(candidate: Option<&Candidate>, desired: Option<&Desired>) -> Confidential {
     let mut values = desired.map(|desired| Confidential::of_secrets(&desired.objects)).unwrap_or_default();
     if let Some(candidate) = candidate {
         values.extend(&candidate.confidential);
+        values.extend(&Confidential::of_secrets(candidate.bundle.objects()));
     }
-    values.mask(message)
+    values
 }
 
 /// Whether deleting the object can lose more than the object.

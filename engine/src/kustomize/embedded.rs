@@ -5,24 +5,28 @@
 
 use serde_json::Value;
 
-use crate::object::yaml::{self, Dialect, Node, NodeKind, read_nodes};
+use crate::object::yaml::{self, Dialect, Lines, Node, NodeKind, read_nodes};
 
 use super::field_path::{self, Missing, Step};
 use super::hash;
+use super::replacements;
 use super::resource::scalar_text;
 
-/// Changes the values at a path in the JSON or YAML of a text. Says how many there were; none also where the text is
-/// neither.
+/// Sets the values at a path in the JSON or YAML of a text, which may become `limit` bytes long. Says how many there
+/// were; none also where the text holds neither.
 ///
 /// # Errors
-/// What `change` says, and what a YAML text cannot take without losing its layout.
-pub(super) fn change(
+/// What cannot be read, and what a YAML text cannot take without losing its layout.
+pub(super) fn set(
     text: &mut String,
     steps: &[Step],
     missing: Missing,
-    change: &mut dyn FnMut(&mut Value) -> Result<(), String>,
+    new: &Value,
+    limit: usize,
 ) -> Result<usize, String> {
-    let Ok(documents) = read_nodes(text, "", Dialect::Manifest) else { return Ok(0) };
+    let documents = read_nodes(text, "", Dialect::Manifest).map_err(|error| {
+        format!("the text is neither JSON nor YAML from its line {} on; correct it", error.line)
+    })?;
     let [node] = documents.as_slice() else {
         return match documents.len() {
             0 => Ok(0),
@@ -31,12 +35,19 @@ pub(super) fn change(
     };
     let before = node.clone().into_value();
     let mut after = before.clone();
-    let count = field_path::visit(&mut after, steps, missing, change)?;
+    let mut size = text.len();
+    let count = field_path::visit(&mut after, steps, missing, &mut |field| {
+        size = size.saturating_add(scalar_text(new).len());
+        if size > limit {
+            return Err("the replacement writes more than a render may hold; select fewer fields".to_owned());
+        }
+        replacements::replace(field, new, &replacements::Options::default())
+    })?;
     if count > 0 {
         *text = if text.trim_start().starts_with(['{', '[']) {
-            json(&after, is_laid_out(text))
+            json(&after, is_laid_out(text), limit)?
         } else {
-            yaml_text(text, node, &before, &after)?
+            yaml_text(text, node, &before, &after, new)?
         };
     }
     Ok(count)
@@ -48,14 +59,13 @@ fn is_laid_out(text: &str) -> bool {
 }
 
 /// JSON as Go writes it.
-fn json(value: &Value, laid_out: bool) -> String {
-    let mut out = String::new();
-    if laid_out {
-        write_laid_out(value, 0, &mut out)
-    } else {
-        out = hash::go_json(&whole(value))
+fn json(value: &Value, laid_out: bool, limit: usize) -> Result<String, String> {
+    if !laid_out {
+        return Ok(hash::go_json(&whole(value)));
     }
-    out
+    let mut out = String::new();
+    write_laid_out(value, 0, &mut out, limit)?;
+    Ok(out)
 }
 
 /// Numbers without a fraction lose their point, as they do in Go.
@@ -70,7 +80,11 @@ fn whole(value: &Value) -> Value {
     }
 }
 
-fn write_laid_out(value: &Value, depth: usize, out: &mut String) {
+fn write_laid_out(value: &Value, depth: usize, out: &mut String, limit: usize) -> Result<(), String> {
+    // Indentation can make a nested text many times longer.
+    if out.len() > limit {
+        return Err("the JSON in the text becomes longer than a render may hold; nest it less".to_owned());
+    }
     let line = |depth: usize, out: &mut String| {
         out.push('\n');
         out.push_str(&"  ".repeat(depth));
@@ -84,7 +98,7 @@ fn write_laid_out(value: &Value, depth: usize, out: &mut String) {
                 line(depth + 1, out);
                 out.push_str(&hash::go_json(&Value::from(key.as_str())));
                 out.push_str(": ");
-                write_laid_out(item, depth + 1, out);
+                write_laid_out(item, depth + 1, out, limit)?;
             }
             line(depth, out);
             out.push('}');
@@ -93,36 +107,60 @@ fn write_laid_out(value: &Value, depth: usize, out: &mut String) {
             for (at, item) in items.iter().enumerate() {
                 out.push(if at == 0 { '[' } else { ',' });
                 line(depth + 1, out);
-                write_laid_out(item, depth + 1, out);
+                write_laid_out(item, depth + 1, out, limit)?;
             }
             line(depth, out);
             out.push(']');
         }
         scalar => out.push_str(&hash::go_json(&whole(scalar))),
     }
+    Ok(())
 }
 
 /// The YAML text with what changed. Where fields only change their scalars, nothing else does; everything else
 /// takes a text that is laid out as it would be written.
-fn yaml_text(text: &str, node: &Node, before: &Value, after: &Value) -> Result<String, String> {
+fn yaml_text(text: &str, node: &Node, before: &Value, after: &Value, new: &Value) -> Result<String, String> {
+    let written = match edited(text, node, after, new) {
+        Some(written) => Some(written),
+        None if yaml::write(before).trim() == text.trim() => Some(yaml::write(after).trim().to_owned()),
+        None => None,
+    };
+    // Aliases, and lines that end in a way of their own, can lead an edit to another place.
+    let says_so = |text: &String| {
+        let nodes = read_nodes(text, "", Dialect::Manifest);
+        nodes.is_ok_and(|mut nodes| nodes.len() == 1 && nodes.remove(0).into_value() == *after)
+    };
+    written.filter(says_so).ok_or_else(|| {
+        "the YAML in the text can take other scalars where they stand, and nothing else without losing its comments, \
+         quotes or layout; write the field into it"
+            .to_owned()
+    })
+}
+
+/// The text with other scalars; none where that does not do.
+fn edited(text: &str, node: &Node, after: &Value, new: &Value) -> Option<String> {
     let mut edits = Vec::new();
-    if find_edits(text, node, after, &mut edits).is_some() {
-        edits.sort_by_key(|edit| edit.start);
-        let (mut out, mut done) = (String::with_capacity(text.len()), 0);
-        for edit in edits {
-            out.push_str(&text[done..edit.start]);
-            out.push_str(&edit.text);
-            done = edit.end;
-        }
-        out.push_str(&text[done..]);
-        return Ok(out.trim().to_owned());
+    find_edits(&Lines::new(text), node, after, new, &mut edits)?;
+    edits.sort_by_key(|edit| edit.start);
+    let (mut out, mut done) = (String::with_capacity(text.len()), 0);
+    for edit in edits {
+        out.push_str(text.get(done..edit.start)?);
+        out.push_str(&edit.text);
+        done = edit.end;
     }
-    if yaml::write(before).trim() == text.trim() {
-        return Ok(yaml::write(after).trim().to_owned());
+    out.push_str(text.get(done..)?);
+    Some(unindented(&out))
+}
+
+/// The text without empty lines around it and without the indentation of all its lines.
+fn unindented(text: &str) -> String {
+    let text = text.trim_end().trim_start_matches(['\n', '\r']);
+    let spaces = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let indent = spaces(text);
+    if indent == 0 || !text.split('\n').all(|line| line.trim().is_empty() || spaces(line) >= indent) {
+        return text.to_owned();
     }
-    Err("the YAML in the text can take other scalars, and nothing else without losing its comments, quotes or \
-         layout; write the field into it"
-        .to_owned())
+    text.split('\n').map(|line| line.get(indent..).unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
 /// A range of bytes and what takes its place.
@@ -133,46 +171,57 @@ struct Edit {
 }
 
 /// Finds what to change; none where more than scalars would change, or where one does not stand there in one line.
-fn find_edits(text: &str, node: &Node, after: &Value, edits: &mut Vec<Edit>) -> Option<()> {
+fn find_edits(
+    lines: &Lines<'_>,
+    node: &Node,
+    after: &Value,
+    new: &Value,
+    edits: &mut Vec<Edit>,
+) -> Option<()> {
     match (&node.kind, after) {
-        (NodeKind::Map(entries), Value::Object(map)) if entries.len() == map.len() => {
-            entries.iter().try_for_each(|(key, item)| find_edits(text, item, map.get(&key.text)?, edits))
-        }
+        (NodeKind::Map(entries), Value::Object(map)) if entries.len() == map.len() => entries
+            .iter()
+            .try_for_each(|(key, item)| find_edits(lines, item, map.get(&key.text)?, new, edits)),
         (NodeKind::List(items), Value::Array(values)) if items.len() == values.len() => {
-            items.iter().zip(values).try_for_each(|(item, value)| find_edits(text, item, value, edits))
+            items.iter().zip(values).try_for_each(|(item, value)| find_edits(lines, item, value, new, edits))
         }
         (NodeKind::Scalar(before), after) if before == after => Some(()),
         (NodeKind::Scalar(before), after) if !after.is_array() && !after.is_object() => {
-            edits.push(edit(text, node, before, after)?);
+            edits.push(edit(lines, node, before, after, new)?);
             Some(())
         }
         _ => None,
     }
 }
 
-fn edit(text: &str, node: &Node, before: &Value, after: &Value) -> Option<Edit> {
-    let line = text.split_inclusive('\n').nth(node.line.checked_sub(1)?)?;
-    let line_start = line.as_ptr() as usize - text.as_ptr() as usize;
-    let (inside, _) = line.char_indices().nth(node.column.checked_sub(1)?)?;
-    let start = line_start + inside;
-    let rest = line[inside..].trim_end();
-    let new = scalar_text(after);
-    let quoted = Value::from(new.as_str()).to_string();
+fn edit(lines: &Lines<'_>, node: &Node, before: &Value, after: &Value, new: &Value) -> Option<Edit> {
+    let start = lines.place(node.line, node.column);
+    let rest = lines.text.get(start..)?;
+    let rest = rest[..rest.find('\n').unwrap_or(rest.len())].trim_end();
+    let text = scalar_text(new);
+    let quoted = Value::from(text.as_str()).to_string();
     let (length, written) = match rest.chars().next()? {
         '"' => (quoted_length(rest, '"')?, quoted),
-        '\'' if new.contains(char::is_control) => (quoted_length(rest, '\'')?, quoted),
-        '\'' => (quoted_length(rest, '\'')?, format!("'{}'", new.replace('\'', "''"))),
+        '\'' if text.contains(char::is_control) => (quoted_length(rest, '\'')?, quoted),
+        '\'' => (quoted_length(rest, '\'')?, format!("'{}'", text.replace('\'', "''"))),
         _ => {
             let old = node.raw.as_deref().map_or_else(|| scalar_text(before), str::to_owned);
             // What is written in several lines, or elsewhere and only named here, does not stand here.
             let follows = rest.strip_prefix(old.as_str()).filter(|_| !old.is_empty())?.trim_start();
             let ends = follows.is_empty() || follows.starts_with(['#', ',', ']', '}']);
-            let safe = !after.is_string()
-                || (yaml::is_written_plain(&new) && !new.contains([',', '[', ']', '{', '}']));
-            (ends.then_some(old.len())?, if safe { new } else { quoted })
+            // `no` may stand where `yes` stood, and `1.20` where `1.10` did.
+            let like_before = !after.is_string() || !yaml::is_written_plain(&old);
+            let plain = yaml::is_written_plain(&text) || (like_before && text.bytes().all(is_harmless));
+            let safe = plain && !text.contains([',', '[', ']', '{', '}']);
+            (ends.then_some(old.len())?, if safe { text } else { quoted })
         }
     };
     Some(Edit { start, end: start + length, text: written })
+}
+
+/// Whether a character means nothing to YAML wherever it stands in a scalar.
+fn is_harmless(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'+')
 }
 
 /// How many bytes a quoted scalar takes, quotes included; none where it does not end in its line.
@@ -197,12 +246,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const LIMIT: usize = 1 << 20;
+
     fn set(text: &str, path: &str, value: &Value, missing: Missing) -> Result<(usize, String), String> {
         let mut changed = text.to_owned();
-        let count = change(&mut changed, &field_path::steps(path), missing, &mut |field| {
-            *field = value.clone();
-            Ok(())
-        })?;
+        let count = super::set(&mut changed, &field_path::steps(path), missing, value, LIMIT)?;
         Ok((count, changed))
     }
 
@@ -223,7 +271,7 @@ mod tests {
 
     #[test]
     fn yaml_keeps_all_but_the_changed_scalars() {
-        let text = "# a comment\nserver:\n    host: \"quoted\"   # trailing\n    port: 80\nlist: [{n: a, v: x}, {n: b, v: 'it''s'}]\nlast: plain text # why\n";
+        let text = "# a comment\nserver:\n    host: \"quoted\"   # trailing\n    port: 80\nlist: [{n: a, v: x}, {n: b, v: 'it''s'}]\nlast: plain text # why\nversion: 1.10\nmode: 0644\n";
         let after = |old: &str, new: &str| Ok((1, text.trim().replacen(old, new, 1)));
         for (path, value, old, new) in [
             ("server.host", json!("a\"b"), "\"quoted\"", r#""a\"b""#),
@@ -231,6 +279,8 @@ mod tests {
             ("list.[n=b].v", json!("they're"), "'it''s'", "'they''re'"),
             ("list.0.v", json!("a, b"), "v: x", "v: \"a, b\""),
             ("last", json!("true"), "plain text", "\"true\""),
+            ("version", json!("1.20"), "1.10", "1.20"),
+            ("mode", json!("0755"), "0644", "0755"),
             ("last", json!("two\nlines"), "plain text", r#""two\nlines""#),
         ] {
             assert_eq!(set(text, path, &value, Missing::Skip), after(old, new), "{path}");
@@ -254,8 +304,46 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_would_reach_further_is_refused() {
+        for (text, path) in [
+            ("a: &x\n  c: ab\nb: *x\n", "*.c"),
+            ("a: &x\n  c: 1\nb: *x\n", "b.c"),
+            ("base: &x\n  c: 1\nb:\n  <<: *x\n  d: 2\n", "b.c"),
+            ("- &x {c: ab}\n- *x\n", "*.c"),
+            ("a: x1\rb: x1\nc: x1\nd: x1\n", "b"),
+        ] {
+            let refused = set(text, path, &json!("new"), Missing::Skip).unwrap_err();
+            assert!(refused.contains("where they stand"), "{text:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn indented_texts_lose_their_indentation_as_a_whole() {
+        assert_eq!(
+            set("\n  a: abc\n  b:\n    c: 2\n", "a", &json!("new"), Missing::Skip),
+            Ok((1, "a: new\nb:\n  c: 2".to_owned()))
+        );
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_be_followed_is_not_made_a_second_time() {
+        let text = r#"{"l":[{"n":"a","v":"b"}]}"#;
+        assert_eq!(set(text, "l.[n=a].v.x", &json!("new"), Missing::Create), Ok((0, text.to_owned())));
+    }
+
+    #[test]
+    fn texts_do_not_grow_without_bound() {
+        let (open, close, many) = ("[".repeat(90), "]".repeat(90), "1,".repeat(20_000));
+        let nested = format!("{{\"a\": \"x\",\n  \"b\": {open}{many}1{close}}}");
+        let refused = set(&nested, "a", &json!("new"), Missing::Skip).unwrap_err();
+        assert!(refused.contains("longer than a render may hold"), "{refused}");
+    }
+
+    #[test]
     fn what_is_no_document_has_no_fields() {
-        for text in ["just text", "", "a: [", "- 1"] {
+        let refused = set("a: [", "a.b", &json!(1), Missing::Create).unwrap_err();
+        assert!(refused.starts_with("the text is neither JSON nor YAML from its line"), "{refused}");
+        for text in ["just text", "", "- 1"] {
             assert_eq!(set(text, "a.b", &json!(1), Missing::Create), Ok((0, text.to_owned())), "{text}");
         }
         assert!(set("a: 1\n---\na: 2\n", "a", &json!(1), Missing::Skip).is_err());

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
+/// How many bytes a compiled expression may take.
+const MAX_EXPRESSION: usize = 1 << 20;
+
 /// One step of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Step {
     Field(String),
     Index(usize),
@@ -16,6 +19,8 @@ pub(super) enum Step {
     Matching {
         field: String,
         pattern: String,
+        /// None where the pattern is no regular expression.
+        regex: Option<Regex>,
     },
 }
 
@@ -33,7 +38,8 @@ pub(super) fn steps(path: &str) -> Vec<Step> {
         steps.push(match (inner, piece.as_str()) {
             (Some(inner), _) => match inner.split_once('=') {
                 Some((field, pattern)) => {
-                    Step::Matching { field: field.to_owned(), pattern: pattern.to_owned() }
+                    let regex = RegexBuilder::new(pattern).size_limit(MAX_EXPRESSION).build().ok();
+                    Step::Matching { field: field.to_owned(), pattern: pattern.to_owned(), regex }
                 }
                 None => Step::Field(inner.to_owned()),
             },
@@ -58,7 +64,7 @@ fn place<'s>(value: &Value, step: &'s Step) -> Option<Place<'s>> {
         (Step::Index(index), Value::Object(_)) => Some(Place::Field(index.to_string().into())),
         (Step::Index(index), Value::Array(_)) => Some(Place::Item(*index)),
         (Step::Last, Value::Array(items)) => items.len().checked_sub(1).map(Place::Item),
-        (Step::Matching { field, pattern }, Value::Array(items)) => {
+        (Step::Matching { field, pattern, .. }, Value::Array(items)) => {
             let is_meant = |item| key(item, field).is_some_and(|text| text == *pattern);
             items.iter().position(is_meant).map(Place::Item)
         }
@@ -159,15 +165,18 @@ pub(super) fn visit(
                 count += visit(item, rest, missing, change)?;
             }
         }
-        (Step::Matching { field, pattern }, Value::Array(items)) => {
-            let regex = Regex::new(pattern)
-                .map_err(|_| format!("{pattern:?} is not a regular expression; correct it"))?;
+        (Step::Matching { field, pattern, regex }, Value::Array(items)) => {
+            let regex = regex
+                .as_ref()
+                .ok_or_else(|| format!("{pattern:?} is not a regular expression; correct it"))?;
+            let mut matched = false;
             for item in
                 items.iter_mut().filter(|item| key(item, field).is_some_and(|text| regex.is_match(&text)))
             {
+                matched = true;
                 count += visit(item, rest, missing, change)?;
             }
-            if count == 0 && creates {
+            if !matched && creates {
                 let mut item = if field.is_empty() {
                     Value::String(pattern.clone())
                 } else {

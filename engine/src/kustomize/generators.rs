@@ -63,8 +63,13 @@ impl GeneratorOptions {
 pub(super) enum Content<'a> {
     /// The path of a file.
     File(&'a str),
-    /// The value itself.
-    Literal(&'a str),
+    /// The value itself, behind its key.
+    Literal {
+        /// Key and value, as written.
+        whole: &'a str,
+        /// The value.
+        value: &'a str,
+    },
 }
 
 /// A file or a value that a generator reads.
@@ -130,7 +135,7 @@ impl Generator {
             let wrong = || fail(&literal.source, format!("the literal {:?} must be key=value", literal.text));
             let (key, value) =
                 literal.text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(wrong)?;
-            let content = Content::Literal(unquoted(value));
+            let content = Content::Literal { whole: &literal.text, value: unquoted(value) };
             let value = load(&SourceFile { content, format: Format::of_name(key), at: &literal.source })?;
             add(key.to_owned(), value, &literal.source)?;
         }
@@ -228,6 +233,9 @@ fn env_lines(content: &[u8], env: &Located) -> Result<Vec<(String, String)>, Ren
             continue;
         }
         let (key, value) = line.split_once('=').unwrap_or((line, ""));
+        if key.is_empty() {
+            continue;
+        }
         pairs.push((key.to_owned(), value.to_owned()));
     }
     Ok(pairs)

@@ -111,7 +111,15 @@ impl Renderer<'_> {
                 let path = self.find(directory, &entry)?;
                 self.plain(self.reader.bytes(&path)?, file.format, &path, Style::AsSops)
             }
-            Content::Literal(text) => self.inner(text.as_bytes().to_vec(), file.format, file.at),
+            Content::Literal { whole, value } => {
+                // What came out of an encrypted kustomization is no less confidential without its key.
+                let mut confidential = self.confidential.borrow_mut();
+                if confidential.holds(whole) {
+                    confidential.add(value);
+                }
+                drop(confidential);
+                self.inner(value.as_bytes().to_vec(), file.format, file.at)
+            }
         }
     }
 

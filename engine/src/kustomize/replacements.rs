@@ -15,7 +15,7 @@ use super::selector::Matcher;
 
 /// `options` of a source or target.
 #[derive(Debug, Clone, Default)]
-struct Options {
+pub(super) struct Options {
     delimiter: String,
     index: i64,
     create: bool,
@@ -132,7 +132,15 @@ struct Written {
 
 impl Written {
     fn add(&mut self) -> Result<(), String> {
-        self.total = self.total.saturating_add(self.each);
+        self.spend(self.each)
+    }
+
+    fn left(&self) -> usize {
+        self.limit.saturating_sub(self.total)
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), String> {
+        self.total = self.total.saturating_add(bytes);
         if self.total > self.limit {
             return Err("the replacement writes more than a render may hold; select fewer fields".to_owned());
         }
@@ -223,11 +231,13 @@ impl Target {
             let steps = field_path::steps(path);
             let in_text = match field_path::text_within(&mut resource.value, &steps) {
                 // Options that split a value do not reach into texts, with kustomize neither.
-                Some((text, rest)) => embedded::change(text, rest, missing, &mut |field| {
-                    written.add()?;
-                    replace(field, value, &Options::default())
-                })
-                .map_err(|problem| format!("{} at {path}: {problem}", resource.id()))?,
+                Some((text, rest)) => {
+                    let count = embedded::set(text, rest, missing, value, written.left());
+                    // The whole text is read and written for each path.
+                    let size = text.len();
+                    written.spend(size)?;
+                    count.map_err(|problem| format!("{} at {path}: {problem}", resource.id()))?
+                }
                 None => 0,
             };
             if in_text > 0 {
@@ -289,7 +299,7 @@ fn refined(value: &Value, options: &Options) -> Result<Value, String> {
 }
 
 /// Writes a value over a field. A scalar keeps its type: a number copied into a text stays a text.
-fn replace(field: &mut Value, value: &Value, options: &Options) -> Result<(), String> {
+pub(super) fn replace(field: &mut Value, value: &Value, options: &Options) -> Result<(), String> {
     let mut text = scalar_text(value);
     if !options.delimiter.is_empty() {
         if field.is_array() || field.is_object() {

@@ -98,11 +98,14 @@ impl Matcher {
         self.fits_metadata(resource)
     }
 
-    /// Whether any identity that the object has or had is selected, its labels and annotations aside.
+    /// Whether any identity that the object has or had is selected, its labels and annotations aside. The present
+    /// namespace counts as it is written: an object without one is in none.
     pub fn fits_identity(&self, resource: &Resource) -> bool {
-        resource.is_any(|id| {
-            self.fits_kind(&id.gvk) && self.name.fits(&id.name) && self.namespace.fits(&id.namespace)
-        })
+        let fits = |gvk: &GroupVersionKind, name: &str, namespace: &str| {
+            self.fits_kind(gvk) && self.name.fits(name) && self.namespace.fits(namespace)
+        };
+        fits(&resource.gvk(), resource.name(), resource.namespace())
+            || resource.previous_ids().any(|id| fits(&id.gvk, &id.name, &id.namespace))
     }
 
     /// Whether the selector says anything of identities.

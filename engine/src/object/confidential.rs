@@ -12,6 +12,9 @@ const MASK: &str = "[secret]";
 /// Shorter texts are no secrets that could be kept: hiding every `on` would make messages unreadable.
 const SHORTEST: usize = 4;
 
+/// Of a Secret that anybody may read in Git shorter texts are taken for names of users and databases.
+const SHORTEST_PLAIN: usize = 8;
+
 /// Texts that were decrypted, or came from a Secret: whoever writes a message about objects that hold them
 /// passes it through [`Confidential::mask`].
 ///
@@ -50,17 +53,24 @@ impl Confidential {
                 let entries = secret[field].as_object().into_iter().flat_map(|map| map.values());
                 entries.filter_map(|entry| entry.as_str().map(str::to_owned)).collect::<Vec<_>>()
             };
-            texts("stringData").iter().for_each(|text| values.add(text));
-            for text in texts("data") {
+            let decoded = texts("data").into_iter().filter_map(|text| {
                 let compact: String = text.split_ascii_whitespace().collect();
-                let plain = base64::engine::general_purpose::STANDARD.decode(compact).ok();
-                if let Some(plain) = plain.and_then(|plain| String::from_utf8(plain).ok()) {
-                    values.add(&plain);
+                let plain = base64::engine::general_purpose::STANDARD.decode(compact).ok()?;
+                String::from_utf8(plain).ok()
+            });
+            for text in texts("stringData").into_iter().chain(decoded) {
+                if text.trim().len() >= SHORTEST_PLAIN {
+                    values.add(&text);
                 }
             }
         }
         values.reveal_names(objects);
         values
+    }
+
+    /// Whether a value is one of these.
+    pub fn holds(&self, value: &str) -> bool {
+        self.0.contains(value.trim())
     }
 
     /// Adds the values of another set.
@@ -125,7 +135,7 @@ mod tests {
             object(
                 serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "database"},
                 "data": {"url": "cG9zdGdyZXM6\nLy9zaG9w", "user": "ZGF0YWJhc2U=", "no": "%"},
-                "stringData": {"token": "hunter22"}}),
+                "stringData": {"token": "hunter22", "name": "shop"}}),
             ),
             object(serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"},
                 "data": {"open": "everybody knows"}})),

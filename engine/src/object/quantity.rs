@@ -95,7 +95,7 @@ fn suffix_of(suffix: &str) -> Option<(Format, i32, u32)> {
 /// Multiplies by a power of ten, rounding up as a real server does.
 fn shift(value: i128, by: i32) -> Option<i128> {
     let factor = 10i128.checked_pow(by.unsigned_abs())?;
-    if by >= 0 { value.checked_mul(factor) } else { Some((value + factor - 1).div_euclid(factor)) }
+    if by >= 0 { value.checked_mul(factor) } else { Some(value / factor + i128::from(value % factor != 0)) }
 }
 
 impl std::fmt::Display for Quantity {
@@ -154,5 +154,7 @@ mod tests {
         for bad in ["", "a", "1x", "1.2.3", "--1", "1e99", "99999999999999999999999999999999999"] {
             assert!(Quantity::parse(bad).is_none(), "{bad}");
         }
+        let fine = Quantity::parse(".000000000000000147573952589676412927Ei").unwrap();
+        assert_eq!(fine.nano(), 170_141_183_461);
     }
 }

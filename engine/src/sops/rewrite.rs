@@ -3,13 +3,11 @@
 //! What sops did not encrypt stays as it is, comments included, so that a decrypted file looks as it does
 //! from `sops decrypt`, and lines keep their numbers where that is asked for.
 
-use std::cell::Cell;
-
 use serde_json::Value;
 
 use super::Style;
 use super::tree::{Content, Found};
-use crate::object::yaml;
+use crate::object::yaml::{self, Lines};
 
 /// A change of a text: a range of bytes and what takes its place.
 struct Edit {
@@ -26,41 +24,6 @@ pub(super) struct MetadataAt {
     pub next_line: Option<usize>,
     /// Whether it is the only field.
     pub alone: bool,
-}
-
-/// A text, with where its lines begin.
-struct Lines<'t> {
-    text: &'t str,
-    starts: Vec<usize>,
-    /// The place that was looked for last: line, column, and where that is.
-    last: Cell<(usize, usize, usize)>,
-}
-
-impl<'t> Lines<'t> {
-    fn new(text: &'t str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts, last: Cell::new((0, 1, 0)) }
-    }
-
-    /// Where a line begins; the end of the text for lines that are not there.
-    fn start(&self, line: usize) -> usize {
-        self.starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len())
-    }
-
-    /// Where a character of a line stands. Looking for places in their order costs what one pass does, also
-    /// where everything stands in one line.
-    fn place(&self, line: usize, column: usize) -> usize {
-        let (last_line, last_column, last) = self.last.get();
-        let (from, start) = if line == last_line && column >= last_column {
-            (last_column, last)
-        } else {
-            (1, self.start(line))
-        };
-        let inside = self.text[start..].char_indices().nth(column.saturating_sub(from));
-        let place = inside.map_or(self.text.len(), |(at, _)| start + at);
-        self.last.set((line, column, place));
-        place
-    }
 }
 
 /// The text with its values decrypted and without sops's own part; none where the text is not laid out as

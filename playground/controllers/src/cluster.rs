@@ -106,12 +106,20 @@ pub(crate) fn connect(cluster: &Cluster, queues: &Queues) {
     own(&cluster.daemon_sets.store, &queues.daemon_sets);
     own(&cluster.jobs.store, &queues.jobs);
     own(&cluster.budgets.store, &queues.budgets);
-    own(&cluster.quotas.store, &queues.quotas);
+    let quotas = Arc::clone(&queues.quotas);
+    cluster.quotas.store.on_change(move |change| {
+        if let Some(quota) = change.new.as_ref().filter(|_| crate::quotas::asks(change)) {
+            quotas.add(Key::of(quota.as_ref()));
+        }
+    });
     own(&cluster.cron_jobs.store, &queues.cron_jobs);
     connect_budgets(cluster, queues);
-    count_anew(cluster, queues, &cluster.pods.store);
-    count_anew(cluster, queues, &cluster.services.store);
-    count_anew(cluster, queues, &cluster.claims.store);
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+    count_anew(cluster, queues, &cluster.pods.store, move |old, new| {
+        old.spec != new.spec || phase(old) != phase(new)
+    });
+    count_anew(cluster, queues, &cluster.services.store, |old, new| old.spec != new.spec);
+    count_anew(cluster, queues, &cluster.claims.store, |old, new| old.spec != new.spec);
     own(&cluster.services.store, &queues.services);
     own(&cluster.claims.store, &queues.claims);
     own(&cluster.volumes, &queues.volumes);
@@ -323,12 +331,21 @@ where
 }
 
 /// Has the quotas of the namespace counted anew when what they count has changed.
-fn count_anew<K>(cluster: &Cluster, queues: &Queues, store: &Arc<Store<K>>)
-where
+fn count_anew<K>(
+    cluster: &Cluster,
+    queues: &Queues,
+    store: &Arc<Store<K>>,
+    counts_otherwise: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
+) where
     K: Resource + Send + Sync + 'static,
 {
     let (all, queue) = (Arc::clone(&cluster.quotas.store), Arc::clone(&queues.quotas));
     store.on_change(move |change| {
+        if let (Some(old), Some(new)) = (&change.old, &change.new)
+            && !counts_otherwise(old, new)
+        {
+            return;
+        }
         if let Some(object) = change.last() {
             for quota in all.in_namespace(meta::namespace(object.as_ref())) {
                 queue.add(Key::of(quota.as_ref()));

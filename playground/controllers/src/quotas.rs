@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Error;
+use crate::cache::Change;
 use crate::cluster::Cluster;
 use crate::gc::Resources;
 use crate::meta::Key;
@@ -44,9 +45,27 @@ fn judge(quota: &ResourceQuota, counted: &[Counted]) -> ResourceQuotaStatus {
     }
     let none = Quantity::whole(0);
     let used: BTreeMap<String, Written> =
-        hard.keys().map(|name| (name.clone(), Written(sum.get(name).unwrap_or(&none).to_string()))).collect();
+        hard.keys().map(|name| (name.clone(), canonical(sum.get(name).unwrap_or(&none)))).collect();
     let some = |map: BTreeMap<String, Written>| (!map.is_empty()).then_some(map);
     ResourceQuotaStatus { hard: some(hard), used: some(used) }
+}
+
+/// An amount as the API server keeps it: a sum may still be written otherwise, and would differ for ever.
+fn canonical(amount: &Quantity) -> Written {
+    let text = amount.to_string();
+    Written(Quantity::parse(&text).map_or(text, |amount| amount.to_string()))
+}
+
+/// Whether a quota has to be counted because of its own change: who counts in what is being created changes only what
+/// is used, and knows more than is seen here.
+pub(crate) fn asks(change: &Change<ResourceQuota>) -> bool {
+    let hard = |quota: &ResourceQuota| quota.status.as_ref().and_then(|status| status.hard.clone());
+    let limits = |quota: &ResourceQuota| quota.spec.as_ref().and_then(|spec| spec.hard.clone());
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) => old.spec != new.spec || hard(new) != limits(new),
+        (None, Some(_)) => true,
+        (_, None) => false,
+    }
 }
 
 fn value(object: &impl Serialize) -> Value {

@@ -187,9 +187,11 @@ fn controller<F>(
 fn collect(cluster: &Cluster, queues: &Queues, tasks: &mut Tasks) {
     let (namespaces, queue) = (Arc::clone(&cluster.namespaces), Arc::clone(&queues.namespaces));
     let (quotas, count) = (Arc::clone(&cluster.quotas.store), Arc::clone(&queues.quotas));
-    let resources = Arc::new(Resources::new(cluster.client.clone(), move |namespace| {
-        for quota in quotas.in_namespace(namespace) {
-            count.add(Key::of(quota.as_ref()));
+    let resources = Arc::new(Resources::new(cluster.client.clone(), move |namespace, came_or_went| {
+        if came_or_went {
+            for quota in quotas.in_namespace(namespace) {
+                count.add(Key::of(quota.as_ref()));
+            }
         }
         if namespaces.get("", namespace).is_some_and(|namespace| crate::meta::is_deleting(namespace.as_ref()))
         {

@@ -4,6 +4,7 @@
 //! were verified against `kubectl kustomize` (kustomize 5.5); the table stands as a test beside
 //! `scalar.rs`. Text from a repository is hostile: size, depth and the expansion of aliases are bounded.
 
+mod lines;
 mod node;
 mod reader;
 mod scalar;
@@ -11,6 +12,7 @@ mod writer;
 
 use serde_json::Value;
 
+pub(crate) use lines::Lines;
 pub(crate) use node::{Key, Node, NodeKind};
 pub(crate) use reader::read_nodes;
 pub use scalar::Dialect;

@@ -42,7 +42,7 @@ pub(crate) fn read_nodes(text: &str, file: &str, dialect: Dialect) -> Result<Vec
 
 /// The text without spaces behind its last line's end: they would count as a line of a block.
 fn without_blank_end(text: &str) -> &str {
-    let trimmed = text.trim_end_matches([' ', '\t']);
+    let trimmed = text.trim_end_matches(' ');
     if trimmed.ends_with('\n') { trimmed } else { text }
 }
 
@@ -315,6 +315,7 @@ mod tests {
             ("v: |+\n  x\n  ", "x\n"),
             ("v: |+\n  x\n\n", "x\n\n"),
             ("v: |\n  x\r\n  y", "x\ny"),
+            ("v: |\n  x\n  \t", "x\n\t"),
             ("v: |", ""),
         ] {
             assert_eq!(read(text)["v"], value, "{text:?}");

@@ -44,13 +44,13 @@ pub(crate) struct Resources {
     pub graph: Arc<Graph>,
     watched: RwLock<HashMap<(String, String), Watched>>,
     tasks: RwLock<JoinSet<()>>,
-    /// Told about every change, with the namespace.
-    on_change: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Told about every change: its namespace, and whether an object came or went.
+    on_change: Arc<dyn Fn(&str, bool) + Send + Sync>,
 }
 
 impl Resources {
     /// Nothing is watched until [`Resources::refresh`].
-    pub fn new(client: Client, on_change: impl Fn(&str) + Send + Sync + 'static) -> Resources {
+    pub fn new(client: Client, on_change: impl Fn(&str, bool) + Send + Sync + 'static) -> Resources {
         Resources {
             client,
             graph: Arc::default(),
@@ -115,7 +115,7 @@ impl Resources {
         store.on_change(move |change| {
             graph.observe(&resource, change);
             if let Some(namespace) = change.last().and_then(|object| object.metadata.namespace.as_deref()) {
-                tell(namespace);
+                tell(namespace, change.old.is_none() || change.new.is_none());
             }
         });
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &kind.resource);
