@@ -38,14 +38,16 @@ struct Watched {
     task: AbortHandle,
 }
 
+/// Told about every change: its namespace, and whether an object came or went.
+type OnChange = dyn Fn(&str, bool) + Send + Sync;
+
 /// The resources with their objects' metadata.
 pub(crate) struct Resources {
     pub client: Client,
     pub graph: Arc<Graph>,
     watched: RwLock<HashMap<(String, String), Watched>>,
     tasks: RwLock<JoinSet<()>>,
-    /// Told about every change: its namespace, and whether an object came or went.
-    on_change: Arc<dyn Fn(&str, bool) + Send + Sync>,
+    on_change: Arc<OnChange>,
 }
 
 impl Resources {
