@@ -8,8 +8,12 @@ use conformance::record;
 use conformance::replay::{self, Outcome, Target};
 use conformance::scenario::{Scenario, pretty};
 use conformance::script::Script;
+use futures::{StreamExt, stream};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Scenarios that are replayed at the same time.
+const TOGETHER: usize = 8;
 
 /// Holds Kubernetes API servers to recorded answers of a real one.
 #[derive(Parser)]
@@ -170,17 +174,42 @@ async fn act(command: Command) -> anyhow::Result<bool> {
     }
 }
 
+/// Replays scenarios, in their order. Most of the time of a scenario on a real server is waiting, so those that keep to
+/// themselves wait together.
+async fn replay_all(scenarios: &[Scenario], target: &Target) -> Vec<Outcome> {
+    let replay = |(index, scenario): (usize, &Scenario)| {
+        let (scenario, target) = (scenario.clone(), target.clone());
+        async move {
+            let outcome = replay::replay(&scenario, &target).await;
+            let broken = |error| Outcome {
+                total: 1,
+                different: vec![(usize::MAX, vec![format!("broke off: {error}")])],
+            };
+            (index, outcome.unwrap_or_else(broken))
+        }
+    };
+    let (together, alone): (Vec<_>, Vec<_>) =
+        scenarios.iter().enumerate().partition(|(_, scenario)| scenario.keeps_to_itself());
+    let mut outcomes: Vec<(usize, Outcome)> =
+        stream::iter(together).map(replay).buffer_unordered(TOGETHER).collect().await;
+    for scenario in alone {
+        outcomes.push(replay(scenario).await);
+    }
+    outcomes.sort_by_key(|(index, _)| *index);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
 async fn run(scenarios: &[Scenario], mut columns: Vec<Column>) -> anyhow::Result<bool> {
     let head: Vec<String> = columns.iter().map(|c| format!("{:24}", c.name)).collect();
     println!("{:32} {}", "scenario", head.concat());
-    for scenario in scenarios {
+    let mut outcomes = Vec::new();
+    for column in &columns {
+        outcomes.push(replay_all(scenarios, &column.target).await);
+    }
+    for (index, scenario) in scenarios.iter().enumerate() {
         let mut cells = Vec::new();
-        for column in &mut columns {
-            let outcome = replay::replay(scenario, &column.target).await.unwrap_or_else(|error| Outcome {
-                total: 1,
-                different: vec![(usize::MAX, vec![format!("broke off: {error}")])],
-            });
-            cells.push(format!("{:24}", column.take(&scenario.name, &outcome)));
+        for (column, outcomes) in columns.iter_mut().zip(&outcomes) {
+            cells.push(format!("{:24}", column.take(&scenario.name, &outcomes[index])));
         }
         println!("{:32} {}", scenario.name, cells.concat().trim_end());
     }

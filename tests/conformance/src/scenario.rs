@@ -39,6 +39,20 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Whether others may be replayed beside the scenario: every request stays in its namespace, and no watch has
+    /// bookmarks, which tell the server's latest revision.
+    pub fn keeps_to_itself(&self) -> bool {
+        let own = format!("/namespaces/{}", self.namespace);
+        let inside = |path: &str| {
+            path.split_once(&own).is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(['/', '?']))
+        };
+        self.steps.iter().all(|step| {
+            let has_bookmarks =
+                step["watch"]["path"].as_str().is_some_and(|path| path.contains("allowWatchBookmarks=true"));
+            !has_bookmarks && step["request"]["path"].as_str().is_none_or(inside)
+        })
+    }
+
     /// Reads a scenario.
     ///
     /// # Errors
