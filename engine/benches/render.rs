@@ -239,6 +239,26 @@ fn row(what: &str, ours: Duration, kubectl: Option<Duration>) {
     println!("| {what:<52} | {:>11} | {theirs:>17} | {factor:>7} |", text(ours));
 }
 
+/// What an object costs in overlays of growing size. Their renders take turns and the shortest time of each counts, so
+/// that whatever else the machine does in between falls on none of them alone.
+fn scaling() {
+    const SIZES: [usize; 6] = [250, 500, 1_000, 2_000, 4_000, 8_000];
+    let overlay = "overlays/e0".to_owned();
+    let repositories = SIZES.map(|objects| shop(objects / 5, 1));
+    let mut best = [Duration::MAX; SIZES.len()];
+    for _ in 0..9 {
+        for (repository, best) in repositories.iter().zip(&mut best) {
+            *best = (*best).min(median(1, || drop(black_box(render(repository, &overlay).unwrap()))));
+        }
+    }
+    for ((objects, repository), ours) in SIZES.into_iter().zip(&repositories).zip(best) {
+        let theirs =
+            (objects == 2_000).then(|| kubectl(repository, std::slice::from_ref(&overlay), 1)).flatten();
+        let each = text(ours / objects as u32);
+        row(&format!("one overlay of {objects} objects ({each} each)"), ours, theirs);
+    }
+}
+
 fn main() {
     println!("| {:<52} | {:>11} | {:>17} | {:>7} |", "what", "engine", "kubectl kustomize", "faster");
     println!("|{:-<54}|{:-<13}|{:-<19}|{:-<9}|", "", "", "", "");
@@ -266,14 +286,7 @@ fn main() {
     });
     row("100 overlays over one base, with a cache", shared, theirs);
 
-    for objects in [250, 500, 1_000, 2_000, 4_000, 8_000] {
-        let large = shop(objects / 5, 1);
-        let overlay = "overlays/e0".to_owned();
-        let ours = median(5, || drop(black_box(render(&large, &overlay).unwrap())));
-        let theirs = (objects == 2_000).then(|| kubectl(&large, std::slice::from_ref(&overlay), 1)).flatten();
-        let each = text(ours / objects as u32);
-        row(&format!("one overlay of {objects} objects ({each} each)"), ours, theirs);
-    }
+    scaling();
 
     let monorepo = shop(7, 1_000);
     let reads: Vec<_> =

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::object::yaml::write;
 
-use super::resource::{Origin, Resource, map_at};
+use super::resource::{Origin, Resource, map_at, metadata_of};
 
 const ORIGIN: &str = "config.kubernetes.io/origin";
 const TRANSFORMATIONS: &str = "alpha.config.kubernetes.io/transformations";
@@ -32,18 +32,18 @@ fn origin_value(origin: &Origin) -> Value {
 pub(super) fn write_annotations(resource: &mut Resource, options: &[String]) {
     let asks = |option: &str| options.iter().any(|o| o == option);
     if asks("managedByLabel") {
-        map_at(resource.metadata(), "labels")
+        map_at(metadata_of(&mut resource.edit()), "labels")
             .insert(MANAGED_BY.to_owned(), Value::String(MANAGER.to_owned()));
     }
     if asks("originAnnotations")
         && let Some(origin) = resource.origin.clone()
     {
         let text = Value::String(write(&origin_value(&origin)));
-        map_at(resource.metadata(), "annotations").insert(ORIGIN.to_owned(), text);
+        map_at(metadata_of(&mut resource.edit()), "annotations").insert(ORIGIN.to_owned(), text);
     }
     if asks("transformerAnnotations") && !resource.transformations.is_empty() {
         let list = Value::Array(resource.transformations.iter().map(origin_value).collect());
         let text = Value::String(write(&list));
-        map_at(resource.metadata(), "annotations").insert(TRANSFORMATIONS.to_owned(), text);
+        map_at(metadata_of(&mut resource.edit()), "annotations").insert(TRANSFORMATIONS.to_owned(), text);
     }
 }

@@ -107,7 +107,7 @@ impl State {
         accumulated.resources.forget_index();
         let mut size = reads.size();
         for resource in accumulated.resources.iter() {
-            size += measure(&resource.value).ok()? + OBJECT_BYTES;
+            size += measure(resource.value()).ok()? + OBJECT_BYTES;
         }
         Some(Self { reads, accumulated, counts, confidential, size, used: AtomicU64::new(0) })
     }

@@ -6,8 +6,8 @@ use crate::object::yaml::{Dialect, Node, NodeKind, read_nodes};
 
 use super::error::RenderError;
 use super::fields::{Fields, invalid};
+use super::identity::KindFilter;
 use super::kustomization::field_spec;
-use super::resource::KindFilter;
 use super::transformer_config::{NameReference, SECTIONS, TransformerConfig};
 
 /// Reads a configuration file.

@@ -92,7 +92,7 @@ impl Accumulator {
     /// The objects as they are now are what the next step is compared with.
     pub fn begin_steps(&mut self) {
         if self.explains {
-            self.before = self.resources.iter().map(|resource| resource.value.clone()).collect();
+            self.before = self.resources.iter().map(|resource| resource.value().clone()).collect();
         }
     }
 
@@ -111,12 +111,12 @@ impl Accumulator {
                 before.get(at)
             } else {
                 before.iter().find(|old| {
-                    old["kind"] == resource.value["kind"]
-                        && old["metadata"]["name"] == resource.value["metadata"]["name"]
+                    old["kind"] == resource.value()["kind"]
+                        && old["metadata"]["name"] == resource.value()["metadata"]["name"]
                 })
             };
             if let Some(old) = old {
-                resource.steps.extend(step.clone().between(old, &resource.value));
+                resource.steps.extend(step.clone().between(old, resource.value()));
             }
         }
         self.begin_steps();

@@ -1,17 +1,73 @@
 //! Field specs: which field of which kind a transformer touches.
 
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::object::GroupVersionKind;
 
-use super::resource::KindFilter;
+use super::identity::KindFilter;
+
+/// A path to a field: names parted by `/` (`\/` is a slash in a name); a name with `[]` must be a list.
+///
+/// It is taken apart once, for all objects.
+#[derive(Clone)]
+pub(super) struct FieldPath {
+    text: Arc<str>,
+    steps: Arc<[PathStep]>,
+}
+
+#[derive(Debug)]
+struct PathStep {
+    name: String,
+    is_list: bool,
+}
+
+impl FieldPath {
+    pub fn new(text: &str) -> Self {
+        let step = |part: String| match part.strip_suffix("[]") {
+            Some(name) => PathStep { name: name.to_owned(), is_list: true },
+            None => PathStep { name: part, is_list: false },
+        };
+        Self { text: Arc::from(text), steps: split_path(text, '/').into_iter().map(step).collect() }
+    }
+}
+
+impl Deref for FieldPath {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl PartialEq for FieldPath {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for FieldPath {}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
 
 /// A field of some kinds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FieldSpec {
     pub kinds: KindFilter,
-    /// Field names parted by `/` (`\/` is a slash in a name); a name with `[]` must be a list.
-    pub path: String,
+    pub path: FieldPath,
     /// Make the field where it is missing.
     pub create: bool,
 }
@@ -30,17 +86,26 @@ pub(super) enum Create {
 impl FieldSpec {
     /// A field of every kind, made where it is missing.
     pub fn everywhere(path: &str) -> Self {
-        Self { kinds: KindFilter::default(), path: path.to_owned(), create: true }
+        Self { kinds: KindFilter::default(), path: FieldPath::new(path), create: true }
     }
 
     /// Whether another spec names the same field of the same kinds.
     fn covers(&self, other: &Self) -> bool {
-        let GroupVersionKind { group, version, kind } = GroupVersionKind {
-            group: self.kinds.group.clone(),
-            version: self.kinds.version.clone(),
-            kind: self.kinds.kind.clone(),
-        };
-        other.kinds.selects(&GroupVersionKind { group, version, kind }) && self.path == other.path
+        let covers = |own: &str, other: &str| other.is_empty() || other == own;
+        self.path == other.path
+            && covers(&self.kinds.group, &other.kinds.group)
+            && covers(&self.kinds.version, &other.kinds.version)
+            && covers(&self.kinds.kind, &other.kinds.kind)
+    }
+
+    /// As [`apply`](Self::apply), whatever the object's kind is, and making nothing.
+    pub fn visit(
+        &self,
+        object: &mut Value,
+        change: &mut dyn FnMut(&mut Value) -> Result<(), String>,
+    ) -> Result<(), String> {
+        walk(object, &self.path.steps, Create::Nothing, change)
+            .map_err(|problem| format!("at {}: {problem}", self.path))
     }
 
     /// Calls `change` on every place of an object that the spec names.
@@ -56,15 +121,15 @@ impl FieldSpec {
         if !self.kinds.selects(gvk) {
             return Ok(());
         }
-        let path = split_path(&self.path, '/');
         let create = if self.create { create } else { Create::Nothing };
-        walk(object, &path, create, change).map_err(|problem| format!("at {}: {problem}", self.path))
+        walk(object, &self.path.steps, create, change)
+            .map_err(|problem| format!("at {}: {problem}", self.path))
     }
 }
 
 fn walk(
     value: &mut Value,
-    path: &[String],
+    path: &[PathStep],
     create: Create,
     change: &mut dyn FnMut(&mut Value) -> Result<(), String>,
 ) -> Result<(), String> {
@@ -73,24 +138,26 @@ fn walk(
         Value::Null => Ok(()),
         Value::Array(items) => items.iter_mut().try_for_each(|item| walk(item, path, create, change)),
         Value::Object(map) => {
-            let (name, is_list) =
-                first.strip_suffix("[]").map_or((first.as_str(), false), |name| (name, true));
+            let PathStep { name, is_list } = first;
             let creates = create != Create::Nothing && !is_list;
-            let made = if rest.is_empty() && create == Create::Scalar {
-                Value::Null
-            } else {
-                Value::Object(Map::new())
-            };
-            match map.get_mut(name) {
-                None if creates => {
-                    map.insert(name.to_owned(), made);
+            let made = || {
+                if rest.is_empty() && create == Create::Scalar {
+                    Value::Null
+                } else {
+                    Value::Object(Map::new())
                 }
+            };
+            let field = match map.get_mut(name) {
+                Some(field) => field,
+                None if creates => map.entry(name.as_str()).or_insert_with(made),
                 None => return Ok(()),
-                Some(field) if field.is_null() && creates => *field = made,
-                Some(field) if field.is_null() && is_list => *field = Value::Array(Vec::new()),
-                Some(_) => {}
+            };
+            if field.is_null() && creates {
+                *field = made();
+            } else if field.is_null() && *is_list {
+                *field = Value::Array(Vec::new());
             }
-            map.get_mut(name).map_or(Ok(()), |field| walk(field, rest, create, change))
+            walk(field, rest, create, change)
         }
         _ => Err("a mapping or a list was expected on the way, this object has a scalar; correct the object"
             .to_owned()),
@@ -155,8 +222,11 @@ mod tests {
             *value = json!("x");
             Ok(())
         };
-        let spec =
-            |path: &str, create| FieldSpec { kinds: KindFilter::default(), path: path.to_owned(), create };
+        let spec = |path: &str, create| FieldSpec {
+            kinds: KindFilter::default(),
+            path: FieldPath::new(path),
+            create,
+        };
         spec("spec/list/a", false).apply(&mut object, &gvk, Create::Nothing, &mut set).unwrap();
         spec("spec/none", false).apply(&mut object, &gvk, Create::Scalar, &mut set).unwrap();
         spec("spec/made/deep", true).apply(&mut object, &gvk, Create::Scalar, &mut set).unwrap();

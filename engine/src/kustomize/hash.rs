@@ -10,7 +10,7 @@ use super::resource_map::ResourceMap;
 /// Adds suffixes to the names of all objects that need one.
 pub(super) fn rename_by_content(resources: &mut ResourceMap) {
     for resource in resources.iter_mut().filter(|resource| resource.needs_hash) {
-        let suffix = suffix(&resource.value);
+        let suffix = suffix(resource.value());
         resource.remember_id();
         let name = format!("{}-{suffix}", resource.name());
         resource.set_name(&name);

@@ -1,5 +1,7 @@
 //! `images`: other names, tags and digests for container images.
 
+use std::sync::Arc;
+
 use regex::Regex;
 use serde_json::Value;
 
@@ -17,25 +19,26 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Changes every image of the name. Definitions of custom resources are left alone.
-    pub fn apply<'a>(
-        &self,
-        resources: impl Iterator<Item = &'a mut Resource>,
-        specs: &[FieldSpec],
-    ) -> Result<(), String> {
+    /// The expression that the images to change match.
+    pub fn pattern(&self) -> Result<Regex, String> {
         // kustomize takes the name as part of a regular expression, so a point matches any character.
         let tail = "(:[a-zA-Z0-9_.{}-]*)?(@sha256:[a-zA-Z0-9_.{}-]*)?$";
-        let pattern = Regex::new(&format!("^{}{tail}", self.name))
+        Regex::new(&format!("^{}{tail}", self.name))
             .or_else(|_| Regex::new(&format!("^{}{tail}", regex::escape(&self.name))))
-            .map_err(|_| format!("the image name {:?} is too long", self.name))?;
-        for resource in resources.filter(|r| r.kind() != "CustomResourceDefinition") {
-            let gvk = resource.gvk();
-            self.set_in_containers(&pattern, &mut resource.value)?;
-            for spec in specs {
-                spec.apply(&mut resource.value, &gvk, Create::Nothing, &mut |value| {
-                    self.set(&pattern, value)
-                })?;
-            }
+            .map_err(|_| format!("the image name {:?} is too long", self.name))
+    }
+
+    /// Changes every image of an object that matches the [pattern](Self::pattern). Definitions of custom resources are
+    /// left alone.
+    pub fn apply(&self, pattern: &Regex, resource: &mut Resource, specs: &[FieldSpec]) -> Result<(), String> {
+        let kind = Arc::clone(&resource.id().kind);
+        if kind.gvk.kind == "CustomResourceDefinition" {
+            return Ok(());
+        }
+        let mut object = resource.edit();
+        self.set_in_containers(pattern, &mut object)?;
+        for spec in specs {
+            spec.apply(&mut object, &kind.gvk, Create::Nothing, &mut |value| self.set(pattern, value))?;
         }
         Ok(())
     }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use crate::object::yaml::{Dialect, Node, NodeKind, read_nodes};
 
 use super::error::RenderError;
-use super::field_spec::FieldSpec;
+use super::field_spec::{FieldPath, FieldSpec};
 use super::fields::{Fields, Located, invalid};
 use super::generators::{Generator, GeneratorKind, GeneratorOptions};
+use super::identity::KindFilter;
 use super::images::Image;
 use super::labels::Labels;
 use super::replacements::{REPLACEMENT_FIELDS, Replacement};
 use super::replicas::Replicas;
-use super::resource::{KindFilter, Source};
+use super::resource::Source;
 use super::selector::Selector;
 use super::vars::Variable;
 
@@ -278,7 +279,7 @@ pub(super) fn field_spec(node: &Node, file: &str) -> Result<FieldSpec, RenderErr
             version: fields.text("version")?,
             kind: fields.text("kind")?,
         },
-        path: fields.text("path")?,
+        path: FieldPath::new(&fields.text("path")?),
         create: fields.flag("create")?,
     })
 }

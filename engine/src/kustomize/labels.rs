@@ -1,6 +1,7 @@
 //! `labels`, `commonLabels` and `commonAnnotations`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -34,28 +35,27 @@ impl Labels {
     }
 }
 
-/// Sets labels or annotations in every field of the specs.
-pub(super) fn set_pairs<'a>(
+/// Sets labels or annotations of an object in every field of the specs.
+pub(super) fn set_pairs(
     pairs: &BTreeMap<String, String>,
-    resources: impl Iterator<Item = &'a mut Resource>,
+    resource: &mut Resource,
     specs: &[FieldSpec],
 ) -> Result<(), String> {
     if pairs.is_empty() {
         return Ok(());
     }
-    for resource in resources {
-        let gvk = resource.gvk();
-        for spec in specs {
-            spec.apply(&mut resource.value, &gvk, Create::Map, &mut |value| {
-                let map = value
-                    .as_object_mut()
-                    .ok_or("labels and annotations must be a mapping; correct the object")?;
-                for (key, text) in pairs {
-                    map.insert(key.clone(), Value::String(text.clone()));
-                }
-                Ok(())
-            })?;
-        }
+    let kind = Arc::clone(&resource.id().kind);
+    let mut object = resource.edit();
+    for spec in specs {
+        spec.apply(&mut object, &kind.gvk, Create::Map, &mut |value| {
+            let map = value
+                .as_object_mut()
+                .ok_or("labels and annotations must be a mapping; correct the object")?;
+            for (key, text) in pairs {
+                map.insert(key.clone(), Value::String(text.clone()));
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }

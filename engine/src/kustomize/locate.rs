@@ -125,11 +125,12 @@ impl Renderer<'_> {
 
     /// Decrypts the entries of a Secret that hold encrypted files, as Flux does.
     pub(super) fn open_entries(&self, secret: &mut Resource) -> Result<(), RenderError> {
-        if secret.kind() != "Secret" || sops::is_left_alone(&secret.value) {
+        if secret.kind() != "Secret" || sops::is_left_alone(secret.value()) {
             return Ok(());
         }
         let source = secret.source.clone();
-        let Some(Value::Object(data)) = secret.value.get_mut("data") else { return Ok(()) };
+        let mut value = secret.edit();
+        let Some(Value::Object(data)) = value.get_mut("data") else { return Ok(()) };
         for (key, entry) in data {
             let encoded = entry.as_str().map(|text| text.split_ascii_whitespace().collect::<String>());
             let Some(content) = encoded.and_then(|text| STANDARD.decode(text).ok()) else { continue };

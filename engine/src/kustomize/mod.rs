@@ -20,6 +20,7 @@ mod field_spec;
 mod fields;
 mod generators;
 mod hash;
+mod identity;
 mod images;
 mod keyed_list;
 mod kustomization;

@@ -1,36 +1,43 @@
 //! References that follow renamed objects.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::object::GroupVersionKind;
+
 use super::error::RenderError;
-use super::field_spec::{Create, FieldSpec};
-use super::resource::{KindFilter, NO_NAMESPACE, Resource, scalar_text};
+use super::field_spec::FieldSpec;
+use super::identity::{KindFilter, NO_NAMESPACE, ResId};
+use super::resource::{Resource, scalar_text};
 use super::resource_map::ResourceMap;
 use super::transformer_config::TransformerConfig;
 
 /// What must be known about an object that may be referred to. Taken before any reference changes.
 struct Candidate {
-    name: String,
-    namespace: String,
-    kind: String,
-    is_cluster_scoped: bool,
-    effective_namespace: String,
-    original_namespace: String,
-    previous: Vec<super::resource::ResId>,
-    prefixes: Vec<String>,
-    suffixes: Vec<String>,
+    id: ResId,
+    /// The namespace as written.
+    namespace: Arc<str>,
+    original_namespace: Arc<str>,
+    previous: Vec<ResId>,
+    prefixes: Vec<Arc<str>>,
+    suffixes: Vec<Arc<str>>,
 }
+
+/// A field that may refer to an object, and to which kinds.
+type Referring<'c> = (&'c FieldSpec, &'c KindFilter);
 
 /// Changes every field that refers by name to an object whose name changed.
 pub(super) fn follow(resources: &mut ResourceMap, config: &TransformerConfig) -> Result<(), RenderError> {
     let candidates: Vec<Candidate> = resources.iter().map(candidate).collect();
-    let mut by_old_name: HashMap<&str, Vec<usize>> = HashMap::new();
+    let mut by_old_name: HashMap<&str, Vec<usize>> = HashMap::with_capacity(candidates.len());
     for (at, candidate) in candidates.iter().enumerate() {
-        let names: HashSet<&str> = candidate.previous.iter().map(|id| id.name.as_str()).collect();
-        for name in names {
-            by_old_name.entry(name).or_default().push(at);
+        for (n, id) in candidate.previous.iter().enumerate() {
+            if !candidate.previous[..n].iter().any(|before| before.name == id.name) {
+                by_old_name.entry(&id.name).or_default().push(at);
+            }
         }
     }
     let came_from = CameFrom::of(&candidates);
@@ -40,23 +47,34 @@ pub(super) fn follow(resources: &mut ResourceMap, config: &TransformerConfig) ->
             binding_namespaces(resource).map(|_| ()).map_err(|problem| invalid(resource, problem))
         });
     }
-    for (at, resource) in resources.iter_mut().enumerate() {
-        let original = resource.original_id();
+    let mut of_kinds: HashMap<GroupVersionKind, Rc<[Referring<'_>]>> = HashMap::new();
+    for (me, resource) in candidates.iter().zip(resources.iter_mut()) {
         let binding_namespaces =
             binding_namespaces(resource).map_err(|problem| invalid(resource, problem))?;
+        // kustomize chooses the referrer by its original kind and looks at the field whatever the kind is now.
+        let original = me.previous.first().unwrap_or(&me.id).gvk();
+        let referring = of_kinds.get(original).cloned().unwrap_or_else(|| {
+            let referring: Rc<[Referring<'_>]> = config.referring(original).collect();
+            of_kinds.insert(original.clone(), Rc::clone(&referring));
+            referring
+        });
+        if referring.is_empty() {
+            continue;
+        }
         let referrer = Referrer {
-            me: &candidates[at],
+            me,
             binding_namespaces,
             role_ref: role_ref(resource),
             candidates: &candidates,
             by_old_name: &by_old_name,
             came_from: &came_from,
         };
-        for reference in &config.name_reference {
-            for spec in reference.referrers.iter().filter(|spec| spec.kinds.selects(&original.gvk)) {
-                referrer.update(resource, spec, &reference.target)?;
-            }
-        }
+        let mut object = resource.edit();
+        let updated = referring.iter().try_for_each(|(spec, target)| {
+            spec.visit(&mut object, &mut |value| referrer.set(value, &spec.path, target))
+        });
+        drop(object);
+        updated.map_err(|problem| invalid(resource, problem))?;
     }
     Ok(())
 }
@@ -66,14 +84,13 @@ fn invalid(resource: &Resource, problem: String) -> RenderError {
 }
 
 fn candidate(resource: &Resource) -> Candidate {
+    let previous: Vec<ResId> = resource.previous_ids().collect();
+    let id = resource.id().clone();
     Candidate {
-        name: resource.name().to_owned(),
-        namespace: resource.namespace().to_owned(),
-        kind: resource.kind().to_owned(),
-        is_cluster_scoped: resource.is_cluster_scoped(),
-        effective_namespace: resource.effective_namespace().to_owned(),
-        original_namespace: resource.original_id().namespace,
-        previous: resource.previous_ids().collect(),
+        original_namespace: Arc::clone(&previous.first().unwrap_or(&id).namespace),
+        namespace: resource.shared_namespace(),
+        previous,
+        id,
         prefixes: resource.prefixes.clone(),
         suffixes: resource.suffixes.clone(),
     }
@@ -81,8 +98,9 @@ fn candidate(resource: &Resource) -> Candidate {
 
 /// The namespaces of the service accounts that a role binding binds.
 fn binding_namespaces(resource: &Resource) -> Result<HashSet<String>, String> {
-    let subjects = resource.value["subjects"].as_array().filter(|_| resource.kind() == "RoleBinding");
+    let subjects = Some(resource).filter(|resource| resource.kind() == "RoleBinding");
     subjects
+        .and_then(|resource| resource.value().get("subjects")?.as_array())
         .into_iter()
         .flatten()
         .filter(|subject| subject["kind"] == "ServiceAccount")
@@ -98,7 +116,7 @@ fn binding_namespaces(resource: &Resource) -> Result<HashSet<String>, String> {
 
 /// The group and kind that a binding's `roleRef` names.
 fn role_ref(resource: &Resource) -> Option<KindFilter> {
-    let role = resource.value.get("roleRef")?;
+    let role = resource.value().get("roleRef")?;
     Some(KindFilter {
         group: role["apiGroup"].as_str()?.to_owned(),
         version: String::new(),
@@ -130,12 +148,12 @@ struct CameFrom<'a> {
 impl<'a> CameFrom<'a> {
     fn of(candidates: &'a [Candidate]) -> Self {
         let mut came_from = Self::default();
-        for c in candidates.iter().filter(|c| c.original_namespace != NO_NAMESPACE) {
+        for c in candidates.iter().filter(|c| *c.original_namespace != *NO_NAMESPACE) {
             came_from.any.insert(&c.original_namespace);
-            if c.is_cluster_scoped {
+            if c.id.kind.is_cluster_scoped {
                 came_from.into_cluster.insert(&c.original_namespace);
             }
-            came_from.into_effective.insert((&c.original_namespace, &c.effective_namespace));
+            came_from.into_effective.insert((&c.original_namespace, &c.id.namespace));
             came_from.into_written.insert((&c.original_namespace, &c.namespace));
         }
         came_from
@@ -143,20 +161,6 @@ impl<'a> CameFrom<'a> {
 }
 
 impl Referrer<'_> {
-    fn update(
-        &self,
-        resource: &mut Resource,
-        spec: &FieldSpec,
-        target: &KindFilter,
-    ) -> Result<(), RenderError> {
-        let gvk = resource.gvk();
-        // kustomize chose the referrer by its original kind and looks at the field whatever the kind is now.
-        let spec = FieldSpec { kinds: KindFilter::default(), path: spec.path.clone(), create: false };
-        let path = spec.path.clone();
-        spec.apply(&mut resource.value, &gvk, Create::Nothing, &mut |value| self.set(value, &path, target))
-            .map_err(|problem| RenderError::Invalid { source_at: resource.source.clone(), problem })
-    }
-
     fn set(&self, value: &mut Value, path: &str, target: &KindFilter) -> Result<(), String> {
         match value {
             Value::Null => Ok(()),
@@ -174,11 +178,11 @@ impl Referrer<'_> {
 
     fn set_scalar(&self, value: &mut Value, path: &str, target: &KindFilter) -> Result<(), String> {
         let name = scalar_text(value);
-        let same_name = |found: &[&Candidate]| found.iter().all(|c| c.name == found[0].name);
+        let same_name = |found: &[&Candidate]| found.iter().all(|c| c.id.name == found[0].id.name);
         if let Some(referral) = self.select(&name, path, target, None, &same_name)?
-            && referral.name != name
+            && *referral.id.name != *name
         {
-            *value = Value::String(referral.name.clone());
+            *value = Value::String(referral.id.name.to_string());
         }
         Ok(())
     }
@@ -193,14 +197,14 @@ impl Referrer<'_> {
         };
         let namespace = value.get("namespace").map(scalar_text);
         let same = |found: &[&Candidate]| {
-            found.iter().all(|c| c.name == found[0].name && c.namespace == found[0].namespace)
+            found.iter().all(|c| c.id.name == found[0].id.name && c.namespace == found[0].namespace)
         };
         if let Some(referral) = self.select(&name, path, target, namespace.as_deref(), &same)? {
-            if referral.name != name {
-                value["name"] = Value::String(referral.name.clone());
+            if *referral.id.name != *name {
+                value["name"] = Value::String(referral.id.name.to_string());
             }
             if !referral.namespace.is_empty() {
-                value["namespace"] = Value::String(referral.namespace.clone());
+                value["namespace"] = Value::String(referral.namespace.to_string());
             }
         }
         Ok(())
@@ -208,18 +212,18 @@ impl Referrer<'_> {
 
     /// Whether an object could be meant at all by one in the referrer's namespace.
     fn is_reachable(&self, candidate: &Candidate) -> bool {
-        self.me.is_cluster_scoped
-            || candidate.is_cluster_scoped
-            || candidate.effective_namespace == self.me.effective_namespace
-            || self.binding_namespaces.contains(&candidate.namespace)
+        self.me.id.kind.is_cluster_scoped
+            || candidate.id.kind.is_cluster_scoped
+            || candidate.id.namespace == self.me.id.namespace
+            || self.binding_namespaces.contains(&*candidate.namespace)
     }
 
     /// Whether some object that came from a namespace could be meant.
     fn reaches_any_from(&self, namespace: &str) -> bool {
-        if self.me.is_cluster_scoped {
+        if self.me.id.kind.is_cluster_scoped {
             return self.came_from.any.contains(namespace);
         }
-        let here = self.me.effective_namespace.as_str();
+        let here = &*self.me.id.namespace;
         self.came_from.into_cluster.contains(namespace)
             || self.came_from.into_effective.contains(&(namespace, here))
             || self
@@ -242,14 +246,15 @@ impl Referrer<'_> {
             renamed.iter().map(|at| &self.candidates[*at]).filter(|c| self.is_reachable(c)).collect();
         if let Some(namespace) = namespace {
             // A written namespace means an original one if any object came from there, else a present one.
-            let in_original = |c: &Candidate| c.original_namespace == namespace && namespace != NO_NAMESPACE;
+            let in_original =
+                |c: &Candidate| *c.original_namespace == *namespace && namespace != NO_NAMESPACE;
             if self.reaches_any_from(namespace) {
                 found.retain(|c| in_original(c));
             } else {
-                found.retain(|c| c.effective_namespace == namespace && !c.is_cluster_scoped);
+                found.retain(|c| *c.id.namespace == *namespace && !c.id.kind.is_cluster_scoped);
             }
         }
-        let was = |kinds: &KindFilter, c: &Candidate| c.previous.iter().any(|id| kinds.selects(&id.gvk));
+        let was = |kinds: &KindFilter, c: &Candidate| c.previous.iter().any(|id| kinds.selects(id.gvk()));
         found.retain(|c| was(target, c));
         if path.ends_with("roleRef/name")
             && let Some(role) = &self.role_ref
@@ -257,10 +262,10 @@ impl Referrer<'_> {
             found.retain(|c| was(role, c));
         }
         found.retain(|c| {
-            self.me.is_cluster_scoped
-                || c.is_cluster_scoped
-                || c.kind == "ServiceAccount"
-                || c.effective_namespace == self.me.effective_namespace
+            self.me.id.kind.is_cluster_scoped
+                || c.id.kind.is_cluster_scoped
+                || c.id.kind.gvk.kind == "ServiceAccount"
+                || c.id.namespace == self.me.id.namespace
         });
         if let [only] = found.as_slice() {
             return Ok(Some(only));
@@ -283,7 +288,7 @@ impl Referrer<'_> {
                 "{name:?} could mean {}; give these objects different names",
                 several
                     .iter()
-                    .map(|c| format!("{} {}/{}", c.kind, c.effective_namespace, c.name))
+                    .map(|c| format!("{} {}/{}", c.id.gvk().kind, c.id.namespace, c.id.name))
                     .collect::<Vec<_>>()
                     .join(" or ")
             )),
@@ -292,7 +297,7 @@ impl Referrer<'_> {
 }
 
 /// Whether one list ends with the other.
-fn same_ending(a: &[String], b: &[String], empty_fits_all: bool) -> bool {
+fn same_ending(a: &[Arc<str>], b: &[Arc<str>], empty_fits_all: bool) -> bool {
     if a.is_empty() || b.is_empty() {
         return empty_fits_all || a.len() == b.len();
     }

@@ -1,5 +1,7 @@
 //! `namePrefix` and `nameSuffix`.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::field_spec::{Create, FieldSpec};
@@ -8,8 +10,8 @@ use super::resource::{Resource, scalar_text};
 /// Puts a prefix before, or a suffix behind, names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Affix<'a> {
-    Prefix(&'a str),
-    Suffix(&'a str),
+    Prefix(&'a Arc<str>),
+    Suffix(&'a Arc<str>),
 }
 
 impl Affix<'_> {
@@ -29,23 +31,24 @@ impl Affix<'_> {
 /// Renames an object; the names of definitions, API services and namespaces are left alone.
 pub(super) fn rename(affix: Affix<'_>, resource: &mut Resource, specs: &[FieldSpec]) -> Result<(), String> {
     let original = resource.original_id();
-    let is_fixed = matches!(original.gvk.kind.as_str(), "CustomResourceDefinition" | "Namespace")
-        || (original.gvk.kind == "APIService" && original.gvk.group == "apiregistration.k8s.io");
+    let original = original.gvk();
+    let is_fixed = matches!(original.kind.as_str(), "CustomResourceDefinition" | "Namespace")
+        || (original.kind == "APIService" && original.group == "apiregistration.k8s.io");
     if is_fixed {
         return Ok(());
     }
-    for spec in specs.iter().filter(|spec| spec.kinds.selects(&original.gvk)) {
-        if spec.path == "metadata/name" {
+    for spec in specs.iter().filter(|spec| spec.kinds.selects(original)) {
+        if &*spec.path == "metadata/name" {
             match affix {
-                Affix::Prefix(prefix) => resource.prefixes.push(prefix.to_owned()),
-                Affix::Suffix(suffix) => resource.suffixes.push(suffix.to_owned()),
+                Affix::Prefix(prefix) => resource.prefixes.push(Arc::clone(prefix)),
+                Affix::Suffix(suffix) => resource.suffixes.push(Arc::clone(suffix)),
             }
             if !affix.is_empty() {
                 resource.remember_id();
             }
         }
-        let gvk = resource.gvk();
-        spec.apply(&mut resource.value, &gvk, Create::Scalar, &mut |value| {
+        let kind = Arc::clone(&resource.id().kind);
+        spec.apply(&mut resource.edit(), &kind.gvk, Create::Scalar, &mut |value| {
             *value = Value::String(affix.on(&scalar_text(value)));
             Ok(())
         })?;

@@ -1,9 +1,11 @@
 //! `namespace`: one namespace for everything that lives in namespaces.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::field_spec::{Create, FieldSpec};
-use super::resource::Resource;
+use super::resource::{Resource, set_namespace_of};
 
 /// Which subjects of role bindings get the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,15 +48,17 @@ pub(super) fn set_namespace(
     options: NamespaceOptions,
 ) -> Result<(), String> {
     resource.remember_id();
-    let gvk = resource.gvk();
+    let kind = Arc::clone(&resource.id().kind);
+    let gvk = &kind.gvk;
     let keeps = |old: &Value| options.unset_only && old.as_str().is_some_and(|old| !old.is_empty());
     let is_unset = resource.namespace().is_empty();
-    if !resource.is_cluster_scoped() && (is_unset || !options.unset_only) {
-        resource.set_namespace(namespace);
-    }
     let text = || Value::String(namespace.to_owned());
     let is_binding = matches!(gvk.kind.as_str(), "RoleBinding" | "ClusterRoleBinding");
-    if is_binding && let Some(subjects) = resource.value.get_mut("subjects").and_then(Value::as_array_mut) {
+    let mut object = resource.edit();
+    if !kind.is_cluster_scoped && (is_unset || !options.unset_only) {
+        set_namespace_of(&mut object, namespace);
+    }
+    if is_binding && let Some(subjects) = object.get_mut("subjects").and_then(Value::as_array_mut) {
         let is_meant = |subject: &Value| match options.subjects {
             Subjects::Default => subject["name"] == "default",
             Subjects::ServiceAccounts => subject["kind"] == "ServiceAccount",
@@ -67,15 +71,15 @@ pub(super) fn set_namespace(
         }
     }
     for spec in specs {
-        let is_own_field = spec.path == "metadata/namespace";
+        let is_own_field = &*spec.path == "metadata/namespace";
         // Kinds called Namespace in other groups keep their name.
-        let is_foreign_name = spec.path == "metadata/name" && gvk.api_version() != "v1";
+        let is_foreign_name = &*spec.path == "metadata/name" && gvk.api_version() != "v1";
         let is_subject =
-            is_binding && spec.kinds.kind.ends_with("RoleBinding") && spec.path == "subjects/namespace";
+            is_binding && spec.kinds.kind.ends_with("RoleBinding") && &*spec.path == "subjects/namespace";
         if is_own_field || is_foreign_name || is_subject {
             continue;
         }
-        spec.apply(&mut resource.value, &gvk, Create::Scalar, &mut |value| {
+        spec.apply(&mut object, gvk, Create::Scalar, &mut |value| {
             if value.is_array() || value.is_object() {
                 return Err("a namespace must be a text; correct the object".to_owned());
             }

@@ -3,7 +3,7 @@
 use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
-use super::resource::{Resource, map_at};
+use super::resource::{Resource, map_at, metadata_of};
 use super::resource_map::measure;
 
 /// How many bytes a patch may add to one object.
@@ -35,23 +35,25 @@ fn as_kustomize_means(operation: &PatchOperation, value: &Value) -> PatchOperati
 /// Applies operations to an object. After an error the object is not to be used.
 pub(super) fn apply(resource: &mut Resource, operations: &json_patch::Patch) -> Result<(), String> {
     // kustomize keeps its notes as annotations, so a patch may add to annotations that nobody wrote.
-    let made = resource.has_notes() && resource.value["metadata"].get("annotations").is_none();
+    let made = resource.has_notes() && resource.value()["metadata"].get("annotations").is_none();
     if made {
-        map_at(resource.metadata(), "annotations");
+        map_at(metadata_of(&mut resource.edit()), "annotations");
     }
-    let before = measure(&resource.value)?;
+    let id = resource.id().clone();
+    let mut value = resource.edit();
+    let before = measure(&value)?;
     for operation in &operations.0 {
-        let operation = &as_kustomize_means(operation, &resource.value);
-        json_patch::patch(&mut resource.value, std::slice::from_ref(operation)).map_err(|error| {
-            format!("the patch does not fit {}: {error}; correct the path", resource.id())
-        })?;
+        let operation = &as_kustomize_means(operation, &value);
+        json_patch::patch(&mut value, std::slice::from_ref(operation))
+            .map_err(|error| format!("the patch does not fit {id}: {error}; correct the path"))?;
         // Copies can double an object with every operation.
-        if measure(&resource.value)? > before.saturating_add(MAX_PATCHED_BYTES) {
+        if measure(&value)? > before.saturating_add(MAX_PATCHED_BYTES) {
             return Err("the patch makes the object too large; patch less".to_owned());
         }
     }
+    let has_identity = value["metadata"]["name"].is_string() && value["kind"].is_string();
+    drop(value);
     resource.settle_annotations();
-    let has_identity = resource.value["metadata"]["name"].is_string() && resource.value["kind"].is_string();
     if has_identity {
         Ok(())
     } else {

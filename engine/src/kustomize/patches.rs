@@ -119,12 +119,12 @@ pub(super) fn apply(
                 ));
             };
             let matcher = target.compile().map_err(|problem| fail(&entry.source, problem))?;
-            let size = measure(&patch.value).map_err(|problem| fail(&entry.source, problem))?;
+            let size = measure(patch.value()).map_err(|problem| fail(&entry.source, problem))?;
             let matches = resources.iter().filter(|resource| matcher.matches(resource)).count();
             resources.grow(size, matches, &entry.source)?;
             for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
                 let mut patch = patch.clone();
-                patch.value["apiVersion"] = resource.value["apiVersion"].clone();
+                patch.edit()["apiVersion"] = resource.value()["apiVersion"].clone();
                 merge(resource, patch, entry.allow_name_change, entry.allow_kind_change, schemas)?;
             }
             resources.drop_deleted();
@@ -152,12 +152,11 @@ pub(super) fn apply_strategic(
     Ok(())
 }
 
-/// Applies an entry of `patchesJson6902`.
-pub(super) fn apply_json(
+/// What an entry of `patchesJson6902` does to an object.
+pub(super) fn json(
     entry: &PatchEntry,
     patch: Patch,
-    resources: &mut ResourceMap,
-) -> Result<(), RenderError> {
+) -> Result<impl Fn(&mut Resource) -> Result<(), RenderError>, RenderError> {
     let fail =
         |source_at: &Source, problem: String| RenderError::Invalid { source_at: source_at.clone(), problem };
     let (operations, at) = match patch {
@@ -176,10 +175,12 @@ pub(super) fn apply_json(
         return Err(fail(&entry.source, "patchesJson6902 needs a target with a name; add one".to_owned()));
     };
     let matcher = target.compile().map_err(|problem| fail(&entry.source, problem))?;
-    for resource in resources.iter_mut().filter(|resource| matcher.matches(resource)) {
-        patch_json::apply(resource, &operations).map_err(|problem| fail(&at, problem))?;
-    }
-    Ok(())
+    Ok(move |resource: &mut Resource| {
+        if matcher.matches(resource) {
+            patch_json::apply(resource, &operations).map_err(|problem| fail(&at, problem))?;
+        }
+        Ok(())
+    })
 }
 
 /// Whether an entry that may be a path or YAML is YAML.
@@ -204,11 +205,12 @@ fn merge(
     if rename || rekind {
         resource.remember_id();
     }
-    let value = std::mem::take(&mut resource.value);
-    let merged = patch_strategic::apply(value, patch.value, schemas)
-        .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
+    let value = std::mem::take(&mut *resource.edit());
+    let source_at = patch.source.clone();
+    let merged = patch_strategic::apply(value, patch.into_value(), schemas)
+        .map_err(|problem| RenderError::Invalid { source_at, problem })?;
     let Some(merged) = merged else { return Ok(()) };
-    resource.value = merged;
+    *resource.edit() = merged;
     resource.drop_empty_fields();
     if !rekind {
         resource.set_kind(&kind);
@@ -232,7 +234,7 @@ fn merge_into_only(
         .only(&patch.original_id())
         .map_err(|problem| RenderError::Invalid { source_at: patch.source.clone(), problem })?;
     let is_gone = resources.change(at, |resource| {
-        merge(resource, patch, rename, rekind, schemas).map(|()| resource.value.is_null())
+        merge(resource, patch, rename, rekind, schemas).map(|()| resource.value().is_null())
     });
     if is_gone.transpose()? == Some(true) {
         resources.drop_deleted();

@@ -3,6 +3,7 @@
 //! Kustomize's own (`apiVersion: builtin`) are run; programs and containers are refused by name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -63,7 +64,7 @@ pub(super) fn generate(resource: &Resource, load: LoadFile<'_>) -> Result<Resour
 
 /// A service account that is bound to one of Google's.
 fn service_account(resource: &Resource) -> Result<Resource, RenderError> {
-    let settings = &resource.value;
+    let settings = resource.value();
     if settings["cloud"] != "gke" {
         return Err(RenderError::Invalid {
             source_at: resource.source.clone(),
@@ -97,8 +98,8 @@ pub(super) struct Transformer {
 }
 
 enum Action {
-    Prefix(String, Vec<FieldSpec>),
-    Suffix(String, Vec<FieldSpec>),
+    Prefix(Arc<str>, Vec<FieldSpec>),
+    Suffix(Arc<str>, Vec<FieldSpec>),
     Namespace(String, Vec<FieldSpec>, NamespaceOptions),
     Pairs(BTreeMap<String, String>, Vec<FieldSpec>),
     Image(Image, Vec<FieldSpec>),
@@ -143,7 +144,7 @@ impl Transformer {
             fields.items("fieldSpecs")?.iter().map(|item| kustomization::field_spec(item, file)).collect()
         };
         let affix = |name| {
-            let text = fields.short(name)?.map(|located| located.text).unwrap_or_default();
+            let text = fields.short(name)?.map_or_else(|| Arc::from(""), |located| Arc::from(located.text));
             if fields.get("fieldSpecs").is_none() {
                 return Err(fields.invalid(format!("a {kind} needs fieldSpecs; name metadata/name")));
             }
@@ -223,17 +224,27 @@ impl Transformer {
             }
             Action::Pairs(pairs, specs) => {
                 transform::grow_by_pairs(pairs, accumulated, &self.source)?;
-                set_pairs(pairs, accumulated.resources.iter_mut(), specs).map_err(at)
+                let mut resources = accumulated.resources.iter_mut();
+                resources.try_for_each(|r| set_pairs(pairs, r, specs)).map_err(at)
             }
-            Action::Image(image, specs) => image.apply(resources.iter_mut(), specs).map_err(at),
-            Action::Replicas(replicas, specs) => replicas.apply(resources.as_mut_slice(), specs).map_err(at),
+            Action::Image(image, specs) => {
+                let pattern = image.pattern().map_err(at)?;
+                resources.iter_mut().try_for_each(|r| image.apply(&pattern, r, specs)).map_err(at)
+            }
+            Action::Replicas(replicas, specs) => {
+                let mut found = false;
+                for resource in resources.iter_mut() {
+                    found |= replicas.apply(resource, specs).map_err(at)?;
+                }
+                if found { Ok(()) } else { Err(at(replicas.without_object())) }
+            }
             Action::Patch(entry) => {
                 let patch = transform::read_patch(entry, &self.source.file, load)?;
                 patches::apply(entry, patch, resources, schemas)
             }
             Action::PatchJson(entry) => {
                 let patch = transform::read_patch(entry, &self.source.file, load)?;
-                patches::apply_json(entry, patch, resources)
+                resources.iter_mut().try_for_each(patches::json(entry, patch)?)
             }
             Action::PatchStrategic(paths, inline) => {
                 let mut strategic = Vec::new();
@@ -261,7 +272,7 @@ impl Transformer {
 /// The kind of an object that kustomize itself understands as a plugin.
 fn builtin_kind(resource: &Resource) -> Result<&str, RenderError> {
     let kind = resource.kind();
-    if resource.value["apiVersion"] == "builtin" && kind != "HelmChartInflationGenerator" {
+    if resource.value()["apiVersion"] == "builtin" && kind != "HelmChartInflationGenerator" {
         return Ok(kind);
     }
     let instead = match kind {
@@ -288,7 +299,7 @@ fn key_of(name: &str, line: usize) -> Key {
 
 /// The settings among an object's fields; like kustomize, this leaves others alone.
 fn settings(resource: &Resource, known: &[&str]) -> Node {
-    let mut node = node_of(&resource.value, resource.source.line);
+    let mut node = node_of(resource.value(), resource.source.line);
     if let NodeKind::Map(entries) = &mut node.kind {
         let is_known =
             |key: &Key, known: &[&str]| known.iter().any(|name| name.eq_ignore_ascii_case(&key.text));

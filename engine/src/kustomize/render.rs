@@ -156,21 +156,27 @@ fn finish(resources: Vec<Resource>) -> Result<Finished, RenderError> {
     let mut objects = Vec::with_capacity(resources.len());
     let mut sources = Vec::with_capacity(resources.len());
     let mut steps = Vec::with_capacity(resources.len());
+    let mut identities = Vec::with_capacity(resources.len());
     for mut resource in resources {
         resource.settle_annotations();
         resource.settle_empty_fields();
-        let object = Object::new(resource.value)
-            .map_err(|problem| RenderError::Object { source_at: resource.source.clone(), problem })?;
+        let identity = (resource.id().clone(), resource.shared_namespace());
+        let (source, of_object) = (std::mem::take(&mut resource.source), std::mem::take(&mut resource.steps));
+        let object = Object::new(resource.into_value())
+            .map_err(|problem| RenderError::Object { source_at: source.clone(), problem })?;
         objects.push(object);
-        sources.push(resource.source);
-        steps.push(resource.steps);
+        identities.push(identity);
+        sources.push(source);
+        steps.push(of_object);
     }
     let mut seen = std::collections::HashMap::with_capacity(objects.len());
-    for (at, object) in objects.iter().enumerate() {
-        if let Some(first) = seen.insert(object.object_ref(), at) {
+    for (at, (id, namespace)) in identities.iter().enumerate() {
+        // As the identity of an object in a cluster: the version does not count, the namespace as it is written does.
+        let gvk = id.gvk();
+        if let Some(first) = seen.insert((&id.name, namespace, &gvk.kind, &gvk.group), at) {
             let source = |at: usize| sources.get(at).cloned().unwrap_or_default();
             return Err(RenderError::Duplicate {
-                object: object.object_ref().to_string(),
+                object: objects.get(at).map(|object| object.object_ref().to_string()).unwrap_or_default(),
                 first: source(first),
                 second: source(at),
             });
@@ -228,7 +234,7 @@ impl Renderer<'_> {
         vars::resolve(&accumulated.variables, accumulated.resources.as_mut_slice(), &config.var_reference)?;
         accumulated.step(None, || Step::new("vars", &root.source_of("vars")));
         let mut list = accumulated.resources.into_list();
-        list.retain(|resource| !resources::is_for_other_tools(&resource.value));
+        list.retain(|resource| !resources::is_for_other_tools(resource.value()));
         order::sort(&mut list, root.sort.as_ref());
         for resource in &mut list {
             build_metadata::write_annotations(resource, &root.build_metadata);
@@ -385,7 +391,7 @@ impl Renderer<'_> {
             }
             (file, _) => {
                 for mut resource in self.read_objects(&file, &file)? {
-                    self.builtin_uses += usize::from(schema::scope(&resource.gvk()).is_none());
+                    self.builtin_uses += usize::from(schema::scope(resource.gvk()).is_none());
                     if self.tracks_origin {
                         resource.origin =
                             Some(Origin { path: join_origin(origin, &entry.text), ..Origin::default() });

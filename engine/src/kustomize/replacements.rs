@@ -8,8 +8,9 @@ use super::embedded;
 use super::error::RenderError;
 use super::field_path::{self, Missing};
 use super::fields::{Fields, invalid};
+use super::identity::ResId;
 use super::kustomization::selector;
-use super::resource::{ResId, Resource, Source, scalar_text};
+use super::resource::{Resource, Source, scalar_text};
 use super::resource_map::measure;
 use super::selector::Matcher;
 
@@ -115,7 +116,7 @@ impl Replacement {
                 if target.takes(resource) {
                     target.set(resource, &value, &mut written).map_err(fail)?;
                     // Mappings copied into mappings nest deeper each time.
-                    measure(&resource.value).map_err(fail)?;
+                    measure(resource.value()).map_err(fail)?;
                 }
             }
         }
@@ -171,9 +172,9 @@ impl Origin {
             let fits = |wanted: &str, text: &str| wanted.is_empty() || wanted == text;
             fits(&self.name, &id.name)
                 && fits(&self.namespace, &id.namespace)
-                && fits(&self.group, &id.gvk.group)
-                && fits(&self.version, &id.gvk.version)
-                && fits(&self.kind, &id.gvk.kind)
+                && fits(&self.group, &id.gvk().group)
+                && fits(&self.version, &id.gvk().version)
+                && fits(&self.kind, &id.gvk().kind)
         })
     }
 
@@ -185,7 +186,7 @@ impl Origin {
             (None, _) => return Err("no object is selected as the source; correct it".to_owned()),
             _ => return Err("several objects are selected as the source; add a name or namespace".to_owned()),
         };
-        let value = field_path::get(&source.value, &self.path).filter(|value| !is_empty(value));
+        let value = field_path::get(source.value(), &self.path).filter(|value| !is_empty(value));
         let value =
             value.ok_or_else(|| format!("{} has no {}; correct fieldPath", source.id(), self.path))?;
         refined(value, &self.options)
@@ -226,31 +227,32 @@ impl Target {
     }
 
     fn set(&self, resource: &mut Resource, value: &Value, written: &mut Written) -> Result<(), String> {
+        let id = resource.id().clone();
+        let mut object = resource.edit();
         for path in &self.field_paths {
             let missing = if self.options.create { Missing::Create } else { Missing::Skip };
             let steps = field_path::steps(path);
-            let in_text = match field_path::text_within(&mut resource.value, &steps) {
+            let in_text = match field_path::text_within(&mut object, &steps) {
                 // Options that split a value do not reach into texts, with kustomize neither.
                 Some((text, rest)) => {
                     let count = embedded::set(text, rest, missing, value, written.left());
                     // The whole text is read and written for each path.
                     let size = text.len();
                     written.spend(size)?;
-                    count.map_err(|problem| format!("{} at {path}: {problem}", resource.id()))?
+                    count.map_err(|problem| format!("{id} at {path}: {problem}"))?
                 }
                 None => 0,
             };
             if in_text > 0 {
                 continue;
             }
-            let count = field_path::visit(&mut resource.value, &steps, missing, &mut |field| {
+            let count = field_path::visit(&mut object, &steps, missing, &mut |field| {
                 written.add()?;
                 replace(field, value, &self.options)
             })?;
             if count == 0 {
                 return Err(format!(
-                    "{} has no {path} to replace; correct fieldPaths or set options.create",
-                    resource.id()
+                    "{id} has no {path} to replace; correct fieldPaths or set options.create"
                 ));
             }
         }

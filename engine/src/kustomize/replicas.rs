@@ -1,5 +1,7 @@
 //! `replicas`: the number of replicas by an object's name.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::field_spec::{Create, FieldSpec};
@@ -13,28 +15,28 @@ pub(super) struct Replicas {
 }
 
 impl Replicas {
-    /// Sets the count on every object that has or had the name. Fails if there is none.
-    pub fn apply(&self, resources: &mut [Resource], specs: &[FieldSpec]) -> Result<(), String> {
-        let mut found = false;
-        for resource in resources {
-            for spec in specs {
-                if !resource.is_any(|id| id.name == self.name && spec.kinds.selects(&id.gvk)) {
-                    continue;
-                }
-                found = true;
-                let gvk = resource.gvk();
-                spec.apply(&mut resource.value, &gvk, Create::Scalar, &mut |value| {
-                    *value = Value::from(self.count);
-                    Ok(())
-                })?;
+    /// Sets the count if the object has or had the name. Says whether it is meant.
+    pub fn apply(&self, resource: &mut Resource, specs: &[FieldSpec]) -> Result<bool, String> {
+        let mut is_meant = false;
+        for spec in specs {
+            if !resource.is_any(|id| *id.name == *self.name && spec.kinds.selects(id.gvk())) {
+                continue;
             }
+            is_meant = true;
+            let kind = Arc::clone(&resource.id().kind);
+            spec.apply(&mut resource.edit(), &kind.gvk, Create::Scalar, &mut |value| {
+                *value = Value::from(self.count);
+                Ok(())
+            })?;
         }
-        if found {
-            return Ok(());
-        }
-        Err(format!(
+        Ok(is_meant)
+    }
+
+    /// What is wrong where no object is meant.
+    pub fn without_object(&self) -> String {
+        format!(
             "no Deployment, ReplicaSet, ReplicationController or StatefulSet is called {:?}; correct the name",
             self.name
-        ))
+        )
     }
 }

@@ -1,11 +1,13 @@
 //! An object on its way through a render: its value and what kustomize remembers about it.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::explain::Step;
-use crate::object::schema::{self, Scope};
+use super::identity::{Kind, ResId};
 use crate::object::{GroupVersionKind, InvalidObject, Object};
 
 /// A place in a file.
@@ -28,45 +30,6 @@ impl fmt::Display for Source {
     /// `base/deployment.yaml:12`, as editors open it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
-    }
-}
-
-/// Stands in for the namespace of objects that have none.
-pub(super) const NO_NAMESPACE: &str = "_non_namespaceable_";
-
-/// What kustomize takes as an object's identity: the version counts, and no namespace means `default`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct ResId {
-    pub gvk: GroupVersionKind,
-    /// The namespace, `default` where none is written, [`NO_NAMESPACE`] for cluster-wide kinds.
-    pub namespace: String,
-    pub name: String,
-}
-
-impl fmt::Display for ResId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.gvk.group_kind())?;
-        if self.namespace != NO_NAMESPACE {
-            write!(f, "{}/", self.namespace)?;
-        }
-        f.write_str(&self.name)
-    }
-}
-
-/// A group, version and kind to select by; an empty part selects all.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct KindFilter {
-    pub group: String,
-    pub version: String,
-    pub kind: String,
-}
-
-impl KindFilter {
-    /// Whether a kind is selected.
-    pub fn selects(&self, gvk: &GroupVersionKind) -> bool {
-        (self.group.is_empty() || self.group == gvk.group)
-            && (self.version.is_empty() || self.version == gvk.version)
-            && (self.kind.is_empty() || self.kind == gvk.kind)
     }
 }
 
@@ -97,22 +60,18 @@ pub(super) struct Origin {
     pub namespace: String,
 }
 
-/// A name that an object had.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct PreviousId {
-    kind: String,
-    namespace: String,
-    name: String,
-}
-
 /// An object and what kustomize remembers about it while rendering.
 #[derive(Debug, Clone)]
 pub(super) struct Resource {
-    pub value: Value,
+    value: Value,
+    /// What `value` says of itself; [`Edit`] keeps the two in step.
+    id: ResId,
+    /// The namespace as written, possibly empty.
+    namespace: Arc<str>,
     pub source: Source,
-    previous: Vec<PreviousId>,
-    pub prefixes: Vec<String>,
-    pub suffixes: Vec<String>,
+    previous: Vec<ResId>,
+    pub prefixes: Vec<Arc<str>>,
+    pub suffixes: Vec<Arc<str>>,
     /// The name gets a suffix from the content.
     pub needs_hash: bool,
     pub behavior: Behavior,
@@ -125,11 +84,39 @@ pub(super) struct Resource {
     pub steps: Vec<Step>,
 }
 
+/// An object's value while it is changed. What it says of its identity is read again at the end.
+pub(super) struct Edit<'a>(&'a mut Resource);
+
+impl Deref for Edit<'_> {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.0.value
+    }
+}
+
+impl DerefMut for Edit<'_> {
+    fn deref_mut(&mut self) -> &mut Value {
+        &mut self.0.value
+    }
+}
+
+impl Drop for Edit<'_> {
+    fn drop(&mut self) {
+        self.0.read_identity();
+    }
+}
+
 impl Resource {
     /// Takes a value that must be an object.
     pub fn new(value: Value, source: Source) -> Result<Self, InvalidObject> {
         let value = Object::new(value)?.into_value();
+        let (kind, name, namespace) = says(&value);
+        let (api_version, kind) = kind;
+        let namespace = Arc::from(namespace);
         Ok(Self {
+            id: ResId::new(Kind::of(api_version, kind), &namespace, Arc::from(name)),
+            namespace,
             value,
             source,
             previous: Vec::new(),
@@ -143,6 +130,38 @@ impl Resource {
             transformations: Vec::new(),
             steps: Vec::new(),
         })
+    }
+
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    pub fn into_value(self) -> Value {
+        self.value
+    }
+
+    /// The value, to be changed.
+    pub fn edit(&mut self) -> Edit<'_> {
+        Edit(self)
+    }
+
+    /// Sees to it that the identity is the one that the value says.
+    fn read_identity(&mut self) {
+        let ((api_version, kind), name, namespace) = says(&self.value);
+        let is_of_kind = self.id.kind.is(api_version, kind);
+        if is_of_kind && *self.id.name == *name && *self.namespace == *namespace {
+            return;
+        }
+        if !is_of_kind {
+            self.id.kind = Kind::of(api_version, kind);
+        }
+        if *self.id.name != *name {
+            self.id.name = Arc::from(name);
+        }
+        if *self.namespace != *namespace {
+            self.namespace = Arc::from(namespace);
+        }
+        self.id = ResId::new(Arc::clone(&self.id.kind), &self.namespace, Arc::clone(&self.id.name));
     }
 
     /// Removes fields that were written without a value, as strategic merge patches do.
@@ -175,67 +194,51 @@ impl Resource {
             .map(|map| (map, name.as_str()))
     }
 
-    pub fn gvk(&self) -> GroupVersionKind {
-        GroupVersionKind::from_api_version(self.text("apiVersion"), self.text("kind"))
+    pub fn gvk(&self) -> &GroupVersionKind {
+        self.id.gvk()
     }
 
     pub fn kind(&self) -> &str {
-        self.text("kind")
+        &self.id.kind.gvk.kind
     }
 
     pub fn name(&self) -> &str {
-        self.value["metadata"]["name"].as_str().unwrap_or_default()
+        &self.id.name
     }
 
     /// The namespace as written, possibly empty.
     pub fn namespace(&self) -> &str {
-        self.value["metadata"]["namespace"].as_str().unwrap_or_default()
+        &self.namespace
     }
 
-    pub fn is_cluster_scoped(&self) -> bool {
-        is_cluster_scoped(&self.gvk())
+    /// As [`namespace`](Self::namespace), shared.
+    pub fn shared_namespace(&self) -> Arc<str> {
+        Arc::clone(&self.namespace)
     }
 
-    /// The namespace that the object is in: `default` where none is written.
-    pub fn effective_namespace(&self) -> &str {
-        if self.is_cluster_scoped() {
-            return NO_NAMESPACE;
-        }
-        Some(self.namespace()).filter(|n| !n.is_empty()).unwrap_or("default")
-    }
-
-    pub fn id(&self) -> ResId {
-        ResId {
-            gvk: self.gvk(),
-            namespace: self.effective_namespace().to_owned(),
-            name: self.name().to_owned(),
-        }
+    /// The present identity. Its namespace is `default` where none is written.
+    pub fn id(&self) -> &ResId {
+        &self.id
     }
 
     /// The identities that the object had before, oldest first.
     pub fn previous_ids(&self) -> impl Iterator<Item = ResId> + '_ {
-        let gvk = self.gvk();
-        self.previous.iter().map(move |previous| ResId {
-            gvk: GroupVersionKind { kind: previous.kind.clone(), ..gvk.clone() },
-            namespace: previous.namespace.clone(),
-            name: previous.name.clone(),
-        })
+        self.previous.iter().map(|previous| previous.seen_from(&self.id.kind))
     }
 
     /// The identity that the object was loaded with.
     pub fn original_id(&self) -> ResId {
-        self.previous_ids().next().unwrap_or_else(|| self.id())
+        self.previous_ids().next().unwrap_or_else(|| self.id.clone())
     }
 
     /// Whether any identity that the object has or had is this one.
     pub fn is_any(&self, matches: impl Fn(&ResId) -> bool) -> bool {
-        self.previous_ids().any(|id| matches(&id)) || matches(&self.id())
+        self.previous_ids().any(|id| matches(&id)) || matches(&self.id)
     }
 
     /// Remembers the present identity before it changes.
     pub fn remember_id(&mut self) {
-        let id = self.id();
-        self.previous.push(PreviousId { kind: id.gvk.kind, namespace: id.namespace, name: id.name });
+        self.previous.push(self.id.clone());
     }
 
     /// Whether kustomize would hold notes about the object in its annotations.
@@ -244,25 +247,16 @@ impl Resource {
     }
 
     pub fn set_kind(&mut self, kind: &str) {
-        self.value["kind"] = Value::String(kind.to_owned());
+        self.edit()["kind"] = Value::String(kind.to_owned());
     }
 
     pub fn set_name(&mut self, name: &str) {
-        self.metadata().insert("name".to_owned(), Value::String(name.to_owned()));
+        metadata_of(&mut self.edit()).insert("name".to_owned(), Value::String(name.to_owned()));
     }
 
     /// Sets the namespace; an empty one removes the field.
     pub fn set_namespace(&mut self, namespace: &str) {
-        if namespace.is_empty() {
-            self.metadata().shift_remove("namespace");
-        } else {
-            self.metadata().insert("namespace".to_owned(), Value::String(namespace.to_owned()));
-        }
-    }
-
-    /// The object's metadata; made where a patch removed it.
-    pub fn metadata(&mut self) -> &mut Map<String, Value> {
-        map_at(map_of(&mut self.value), "metadata")
+        set_namespace_of(&mut self.edit(), namespace);
     }
 
     /// Labels or annotations as texts.
@@ -280,9 +274,9 @@ impl Resource {
                 old.metadata_texts(field).into_iter().map(|(k, v)| (k, Value::String(v))).collect();
             merged.extend(self.metadata_texts(field).into_iter().map(|(k, v)| (k, Value::String(v))));
             if merged.is_empty() {
-                self.metadata().shift_remove(field);
+                metadata_of(&mut self.value).shift_remove(field);
             } else {
-                self.metadata().insert(field.to_owned(), Value::Object(merged));
+                metadata_of(&mut self.value).insert(field.to_owned(), Value::Object(merged));
             }
         }
         let (name, namespace) = (old.name().to_owned(), old.namespace().to_owned());
@@ -313,10 +307,34 @@ impl Resource {
             _ => {}
         }
     }
+}
 
-    fn text(&self, key: &str) -> &str {
-        self.value[key].as_str().unwrap_or_default()
+/// What a value says of its identity: `apiVersion` and kind, name, and namespace; empty where it says nothing.
+fn says(value: &Value) -> ((&str, &str), &str, &str) {
+    fn text(value: Option<&Value>) -> &str {
+        value.and_then(Value::as_str).unwrap_or_default()
     }
+    let metadata = value.get("metadata");
+    (
+        (text(value.get("apiVersion")), text(value.get("kind"))),
+        text(metadata.and_then(|metadata| metadata.get("name"))),
+        text(metadata.and_then(|metadata| metadata.get("namespace"))),
+    )
+}
+
+/// Writes the namespace of an object; an empty one removes the field.
+pub(super) fn set_namespace_of(value: &mut Value, namespace: &str) {
+    let metadata = metadata_of(value);
+    if namespace.is_empty() {
+        metadata.shift_remove("namespace");
+    } else {
+        metadata.insert("namespace".to_owned(), Value::String(namespace.to_owned()));
+    }
+}
+
+/// An object's metadata; made where a patch removed it.
+pub(super) fn metadata_of(value: &mut Value) -> &mut Map<String, Value> {
+    map_at(map_of(value), "metadata")
 }
 
 /// The value as a mapping; anything else becomes an empty one.
@@ -342,38 +360,5 @@ pub(super) fn scalar_text(value: &Value) -> String {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::Array(_) | Value::Object(_) => String::new(),
-    }
-}
-
-/// Cluster-wide kinds that kustomize knows from Kubernetes 1.21 and that newer schemas lack.
-const OLD_CLUSTER_KINDS: [(&str, &str); 15] = [
-    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
-    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
-    ("apiextensions.k8s.io", "CustomResourceDefinition"),
-    ("apiregistration.k8s.io", "APIService"),
-    ("certificates.k8s.io", "CertificateSigningRequest"),
-    ("networking.k8s.io", "IngressClass"),
-    ("node.k8s.io", "RuntimeClass"),
-    ("policy", "PodSecurityPolicy"),
-    ("rbac.authorization.k8s.io", "ClusterRole"),
-    ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
-    ("scheduling.k8s.io", "PriorityClass"),
-    ("storage.k8s.io", "CSIDriver"),
-    ("storage.k8s.io", "CSINode"),
-    ("storage.k8s.io", "StorageClass"),
-    ("storage.k8s.io", "VolumeAttachment"),
-];
-
-/// Whether a kind is known to be cluster-wide.
-///
-/// Kustomize 5.5 knows the kinds of Kubernetes 1.21; kinds that came later are known here as well, for a
-/// namespace on a cluster-wide object is never meant.
-pub(super) fn is_cluster_scoped(gvk: &GroupVersionKind) -> bool {
-    match schema::scope(gvk) {
-        Some(scope) => scope == Scope::Cluster,
-        None => {
-            gvk.version.starts_with("v1beta")
-                && OLD_CLUSTER_KINDS.contains(&(gvk.group.as_str(), gvk.kind.as_str()))
-        }
     }
 }

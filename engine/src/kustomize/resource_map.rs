@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::error::RenderError;
-use super::resource::{Behavior, ResId, Resource, Source};
+use super::identity::ResId;
+use super::resource::{Behavior, Resource, Source};
 
 /// How many objects a render may hold.
 pub const MAX_OBJECTS: usize = 50_000;
@@ -41,9 +42,9 @@ impl ResourceMap {
 
     /// Removes objects that nothing is left of.
     pub fn drop_deleted(&mut self) {
-        if self.list.iter().any(|resource| resource.value.is_null()) {
+        if self.list.iter().any(|resource| resource.value().is_null()) {
             self.forget_index();
-            self.list.retain(|resource| !resource.value.is_null());
+            self.list.retain(|resource| !resource.value().is_null());
         }
     }
 
@@ -84,7 +85,8 @@ impl ResourceMap {
 
     fn index(&mut self) -> &mut HashMap<ResId, usize> {
         let list = &self.list;
-        self.index.get_or_insert_with(|| list.iter().enumerate().map(|(at, r)| (r.id(), at)).collect())
+        self.index
+            .get_or_insert_with(|| list.iter().enumerate().map(|(at, r)| (r.id().clone(), at)).collect())
     }
 
     fn history(&mut self) -> &HashMap<ResId, Vec<usize>> {
@@ -113,7 +115,7 @@ impl ResourceMap {
                 limit: MAX_OBJECTS,
             });
         }
-        let id = resource.id();
+        let id = resource.id().clone();
         if let Some(first) = self.index().insert(id.clone(), at) {
             return Err(RenderError::Duplicate {
                 object: id.to_string(),
@@ -141,7 +143,7 @@ impl ResourceMap {
 
     /// Adds a generated object, or lets it replace or change the one that is there.
     pub fn absorb(&mut self, mut generated: Resource) -> Result<(), RenderError> {
-        let id = generated.id();
+        let id = generated.id().clone();
         let matches = self.known_as(&id);
         let fail = |source_at: &Source, problem: String| {
             Err(RenderError::Invalid { source_at: source_at.clone(), problem })
@@ -190,11 +192,16 @@ impl ResourceMap {
 
     /// Fails if two objects have come to have one identity.
     pub fn check_identities(&self) -> Result<(), RenderError> {
-        let mut seen: HashMap<ResId, &Resource> = HashMap::with_capacity(self.list.len());
-        for resource in &self.list {
-            if let Some(first) = seen.insert(resource.id(), resource) {
+        self.check_distinct(self.list.iter().map(Resource::id))
+    }
+
+    /// Fails if two objects had one identity, given what each had.
+    pub fn check_distinct<'a>(&self, ids: impl Iterator<Item = &'a ResId>) -> Result<(), RenderError> {
+        let mut seen: HashMap<&ResId, &Resource> = HashMap::with_capacity(self.list.len());
+        for (id, resource) in ids.zip(&self.list) {
+            if let Some(first) = seen.insert(id, resource) {
                 return Err(RenderError::Duplicate {
-                    object: resource.id().to_string(),
+                    object: id.to_string(),
                     first: first.source.clone(),
                     second: resource.source.clone(),
                 });
@@ -206,7 +213,7 @@ impl ResourceMap {
 
 /// The identities that an object has and had, each once.
 fn identities(resource: &Resource) -> Vec<ResId> {
-    let mut ids = vec![resource.id()];
+    let mut ids = vec![resource.id().clone()];
     for id in resource.previous_ids() {
         if !ids.contains(&id) {
             ids.push(id);
@@ -247,7 +254,7 @@ pub(super) fn measure(value: &serde_json::Value) -> Result<usize, String> {
 /// Adds an older map of texts beneath a newer one.
 fn merge_texts(generated: &mut Resource, old: &Resource, field: &str) {
     let texts = |resource: &Resource| {
-        resource.value[field]
+        resource.value()[field]
             .as_object()
             .map(|map| {
                 map.iter()
@@ -258,7 +265,8 @@ fn merge_texts(generated: &mut Resource, old: &Resource, field: &str) {
     };
     let mut merged = texts(old);
     merged.extend(texts(generated));
-    let Some(map) = generated.value.as_object_mut() else { return };
+    let mut object = generated.edit();
+    let Some(map) = object.as_object_mut() else { return };
     if merged.is_empty() {
         map.shift_remove(field);
     } else {

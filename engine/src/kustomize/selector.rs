@@ -84,13 +84,13 @@ impl Selector {
 impl Matcher {
     /// Whether an object is selected. Name and namespace may match those that it was loaded with.
     pub fn matches(&self, resource: &Resource) -> bool {
-        if !self.fits_kind(&resource.gvk()) {
+        if !self.fits_kind(resource.gvk()) {
             return false;
         }
         if !self.name.is_any() || !self.namespace.is_any() {
             let original = resource.original_id();
-            let namespace_fits = self.namespace.fits(&original.namespace)
-                || self.namespace.fits(resource.effective_namespace());
+            let namespace_fits =
+                self.namespace.fits(&original.namespace) || self.namespace.fits(&resource.id().namespace);
             if !namespace_fits || !(self.name.fits(&original.name) || self.name.fits(resource.name())) {
                 return false;
             }
@@ -104,8 +104,8 @@ impl Matcher {
         let fits = |gvk: &GroupVersionKind, name: &str, namespace: &str| {
             self.fits_kind(gvk) && self.name.fits(name) && self.namespace.fits(namespace)
         };
-        fits(&resource.gvk(), resource.name(), resource.namespace())
-            || resource.previous_ids().any(|id| fits(&id.gvk, &id.name, &id.namespace))
+        fits(resource.gvk(), resource.name(), resource.namespace())
+            || resource.previous_ids().any(|id| fits(id.gvk(), &id.name, &id.namespace))
     }
 
     /// Whether the selector says anything of identities.
@@ -117,7 +117,10 @@ impl Matcher {
 
     /// Whether the object's labels and annotations are as the selector wants them.
     pub fn fits_metadata(&self, resource: &Resource) -> bool {
-        let metadata = &resource.value["metadata"];
+        if !self.has_metadata() {
+            return true;
+        }
+        let metadata = &resource.value()["metadata"];
         fulfils(&metadata["labels"], &self.labels) && fulfils(&metadata["annotations"], &self.annotations)
     }
 

@@ -1,11 +1,14 @@
 //! The transformers of one kustomization, in kustomize's order.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::accumulator::Accumulator;
 use super::error::RenderError;
 use super::explain::Step;
 use super::fields::Located;
+use super::identity::ResId;
 use super::kustomization::{Kustomization, PatchEntry, ReplacementEntry};
 use super::labels::set_pairs;
 use super::merge_schema::Schemas;
@@ -23,6 +26,48 @@ pub(super) type Load<'a> = &'a dyn Fn(&Located) -> Result<(String, String), Rend
 /// What to note about a transformer, if notes are asked for.
 type Note<'a> = &'a dyn Fn(&str) -> Option<Origin>;
 
+/// What a transformer does to an object.
+type Apply<'a> = Box<dyn Fn(&mut Resource) -> Result<(), RenderError> + 'a>;
+
+/// A transformer that looks at one object at a time.
+struct Change<'a> {
+    origin: Option<Origin>,
+    step: Box<dyn Fn() -> Step + 'a>,
+    apply: Apply<'a>,
+}
+
+impl<'a> Change<'a> {
+    /// A change whose problems are those of a place in the kustomization.
+    fn new(
+        source: &'a Source,
+        origin: Option<Origin>,
+        step: impl Fn() -> Step + 'a,
+        apply: impl Fn(&mut Resource) -> Result<(), String> + 'a,
+    ) -> Self {
+        let apply = move |resource: &mut Resource| apply(resource).map_err(at(source));
+        Self { origin, step: Box::new(step), apply: Box::new(apply) }
+    }
+}
+
+/// Makes changes to all objects.
+fn make(changes: Vec<Change<'_>>, accumulated: &mut Accumulator) -> Result<(), RenderError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    if !accumulated.explains && changes.iter().all(|change| change.origin.is_none()) {
+        // Object by object: of many objects only one at a time is near the processor.
+        return accumulated
+            .resources
+            .iter_mut()
+            .try_for_each(|resource| changes.iter().try_for_each(|change| (change.apply)(resource)));
+    }
+    for Change { origin, step, apply } in changes {
+        accumulated.resources.iter_mut().try_for_each(apply)?;
+        accumulated.step(origin, step);
+    }
+    Ok(())
+}
+
 /// Runs every transformer of a kustomization over what it accumulated.
 pub(super) fn run(
     kustomization: &Kustomization,
@@ -34,40 +79,75 @@ pub(super) fn run(
     let config = accumulated.config.clone().unwrap_or_else(TransformerConfig::builtin);
     accumulated.begin_steps();
     patch(kustomization, accumulated, load, note, schemas)?;
+    let top = Source::new(&kustomization.file, 1);
+    let found: Vec<Cell<bool>> = vec![Cell::new(false); kustomization.replicas.len()];
+    let in_namespace: RefCell<Vec<ResId>> = RefCell::default();
+    let mut changes = Vec::new();
     if let Some(namespace) = &kustomization.namespace {
-        for resource in accumulated.resources.iter_mut() {
-            set_namespace(&namespace.text, resource, &config.namespace, NamespaceOptions::default())
-                .map_err(at(&namespace.source))?;
-        }
-        accumulated.resources.check_identities()?;
-        accumulated.step(note("NamespaceTransformer"), || Step::new("namespace", &namespace.source));
+        changes.push(Change::new(
+            &namespace.source,
+            note("NamespaceTransformer"),
+            || Step::new("namespace", &namespace.source),
+            |resource| {
+                set_namespace(&namespace.text, resource, &config.namespace, NamespaceOptions::default())?;
+                in_namespace.borrow_mut().push(resource.id().clone());
+                Ok(())
+            },
+        ));
     }
-    if let Some(prefix) = &kustomization.name_prefix {
-        for resource in accumulated.resources.iter_mut() {
-            rename(Affix::Prefix(&prefix.text), resource, &config.name_prefix).map_err(at(&prefix.source))?;
-        }
-        accumulated.step(note("PrefixTransformer"), || Step::new("namePrefix", &prefix.source));
+    if let Some(Located { text, source }) = &kustomization.name_prefix {
+        let (prefix, specs) = (Arc::from(text.as_str()), &config.name_prefix);
+        changes.push(Change::new(
+            source,
+            note("PrefixTransformer"),
+            || Step::new("namePrefix", source),
+            move |resource| rename(Affix::Prefix(&prefix), resource, specs),
+        ));
     }
-    if let Some(suffix) = &kustomization.name_suffix {
-        for resource in accumulated.resources.iter_mut() {
-            rename(Affix::Suffix(&suffix.text), resource, &config.name_suffix).map_err(at(&suffix.source))?;
-        }
-        accumulated.step(note("SuffixTransformer"), || Step::new("nameSuffix", &suffix.source));
+    if let Some(Located { text, source }) = &kustomization.name_suffix {
+        let (suffix, specs) = (Arc::from(text.as_str()), &config.name_suffix);
+        changes.push(Change::new(
+            source,
+            note("SuffixTransformer"),
+            || Step::new("nameSuffix", source),
+            move |resource| rename(Affix::Suffix(&suffix), resource, specs),
+        ));
     }
-    label(kustomization, accumulated, &config, note)?;
+    label(kustomization, accumulated, &config, note, &top, &mut changes)?;
     for entry in &kustomization.patches_json {
         let patch = read_patch(entry, &kustomization.file, load)?;
-        patches::apply_json(entry, patch, &mut accumulated.resources)?;
-        accumulated
-            .step(note("PatchJson6902Transformer"), || patch_step("patchesJson6902", entry, kustomization));
+        changes.push(Change {
+            origin: note("PatchJson6902Transformer"),
+            step: Box::new(|| patch_step("patchesJson6902", entry, kustomization)),
+            apply: Box::new(patches::json(entry, patch)?),
+        });
     }
-    for (source, replicas) in &kustomization.replicas {
-        replicas.apply(accumulated.resources.as_mut_slice(), &config.replicas).map_err(at(source))?;
-        accumulated.step(note("ReplicaCountTransformer"), || Step::new("replicas", source));
+    for ((source, replicas), found) in kustomization.replicas.iter().zip(&found) {
+        changes.push(Change::new(
+            source,
+            note("ReplicaCountTransformer"),
+            || Step::new("replicas", source),
+            |resource| {
+                found.set(replicas.apply(resource, &config.replicas)? || found.get());
+                Ok(())
+            },
+        ));
     }
     for (source, image) in &kustomization.images {
-        image.apply(accumulated.resources.iter_mut(), &config.images).map_err(at(source))?;
-        accumulated.step(note("ImageTagTransformer"), || Step::new("images", source));
+        let (pattern, specs) = (image.pattern().map_err(at(source))?, &config.images);
+        changes.push(Change::new(
+            source,
+            note("ImageTagTransformer"),
+            || Step::new("images", source),
+            move |resource| image.apply(&pattern, resource, specs),
+        ));
+    }
+    make(changes, accumulated)?;
+    accumulated.resources.check_distinct(in_namespace.borrow().iter())?;
+    if let Some(((source, replicas), _)) =
+        kustomization.replicas.iter().zip(&found).find(|(_, found)| !found.get())
+    {
+        return Err(at(source)(replicas.without_object()));
     }
     if !kustomization.replacements.is_empty() {
         let source = kustomization.source_of("replacements");
@@ -116,38 +196,42 @@ fn patch_step(field: &str, entry: &PatchEntry, kustomization: &Kustomization) ->
     Step::new(field, &entry.source).with(file.as_deref())
 }
 
-fn label(
-    kustomization: &Kustomization,
+/// The changes that `labels`, `commonLabels` and `commonAnnotations` ask for.
+fn label<'a>(
+    kustomization: &'a Kustomization,
     accumulated: &mut Accumulator,
-    config: &TransformerConfig,
+    config: &'a TransformerConfig,
     note: Note<'_>,
+    top: &'a Source,
+    changes: &mut Vec<Change<'a>>,
 ) -> Result<(), RenderError> {
     for (source, labels) in &kustomization.labels {
         let specs = labels.field_specs(config).map_err(at(source))?;
         grow_by_pairs(&labels.pairs, accumulated, source)?;
-        set_pairs(&labels.pairs, accumulated.resources.iter_mut(), &specs).map_err(at(source))?;
-        accumulated.step(note("LabelTransformer"), || Step::new("labels", source));
+        changes.push(Change::new(
+            source,
+            note("LabelTransformer"),
+            || Step::new("labels", source),
+            move |resource| set_pairs(&labels.pairs, resource, &specs),
+        ));
     }
-    let source = Source::new(&kustomization.file, 1);
-    grow_by_pairs(&kustomization.common_labels, accumulated, &source)?;
-    grow_by_pairs(&kustomization.common_annotations, accumulated, &source)?;
+    grow_by_pairs(&kustomization.common_labels, accumulated, top)?;
+    grow_by_pairs(&kustomization.common_annotations, accumulated, top)?;
     if !kustomization.labels.is_empty() || !kustomization.common_labels.is_empty() {
-        set_pairs(&kustomization.common_labels, accumulated.resources.iter_mut(), &config.common_labels)
-            .map_err(at(&source))?;
-        accumulated.step(note("LabelTransformer"), || {
-            Step::new("commonLabels", &kustomization.source_of("commonLabels"))
-        });
+        changes.push(Change::new(
+            top,
+            note("LabelTransformer"),
+            || Step::new("commonLabels", &kustomization.source_of("commonLabels")),
+            |resource| set_pairs(&kustomization.common_labels, resource, &config.common_labels),
+        ));
     }
     if !kustomization.common_annotations.is_empty() {
-        set_pairs(
-            &kustomization.common_annotations,
-            accumulated.resources.iter_mut(),
-            &config.common_annotations,
-        )
-        .map_err(at(&source))?;
-        accumulated.step(note("AnnotationsTransformer"), || {
-            Step::new("commonAnnotations", &kustomization.source_of("commonAnnotations"))
-        });
+        changes.push(Change::new(
+            top,
+            note("AnnotationsTransformer"),
+            || Step::new("commonAnnotations", &kustomization.source_of("commonAnnotations")),
+            |resource| set_pairs(&kustomization.common_annotations, resource, &config.common_annotations),
+        ));
     }
     Ok(())
 }

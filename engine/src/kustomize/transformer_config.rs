@@ -3,8 +3,10 @@
 use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
-use super::field_spec::{FieldSpec, merge_specs};
-use super::resource::KindFilter;
+use crate::object::GroupVersionKind;
+
+use super::field_spec::{FieldPath, FieldSpec, merge_specs};
+use super::identity::KindFilter;
 
 /// The fields that may refer to objects of a kind by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +56,20 @@ impl TransformerConfig {
             "images" => &mut self.images,
             "replicas" => &mut self.replicas,
             _ => return None,
+        })
+    }
+
+    /// The fields of a kind that may refer to objects by name, with the kinds that they refer to.
+    pub fn referring<'c>(
+        &'c self,
+        gvk: &GroupVersionKind,
+    ) -> impl Iterator<Item = (&'c FieldSpec, &'c KindFilter)> {
+        self.name_reference.iter().flat_map(move |reference| {
+            reference
+                .referrers
+                .iter()
+                .filter(|spec| spec.kinds.selects(gvk))
+                .map(|spec| (spec, &reference.target))
         })
     }
 
@@ -145,7 +161,7 @@ fn parse_table(text: &str) -> TransformerConfig {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.split_ascii_whitespace();
         let Some(first) = words.next() else { continue };
-        let mut spec = FieldSpec { kinds: KindFilter::default(), path: first.to_owned(), create: false };
+        let mut spec = FieldSpec { kinds: KindFilter::default(), path: FieldPath::new(first), create: false };
         for word in words {
             match word.split_once('=') {
                 Some(("kind", value)) => spec.kinds.kind = value.to_owned(),

@@ -1,6 +1,7 @@
 //! `vars`: values of fields that stand for `$(NAME)` in others.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -11,7 +12,8 @@ use super::error::RenderError;
 use super::field_path;
 use super::field_spec::{Create, FieldSpec};
 use super::fields::Fields;
-use super::resource::{KindFilter, ResId, Resource, Source, scalar_text};
+use super::identity::{KindFilter, ResId};
+use super::resource::{Resource, Source, scalar_text};
 
 /// One entry of `vars`.
 #[derive(Debug, Clone)]
@@ -60,11 +62,11 @@ impl Variable {
     /// Marks the object that the variable reads, while its name is still the one written here.
     pub fn bind(&self, resources: &mut [Resource]) -> Result<(), RenderError> {
         let is_meant = |id: &ResId| {
-            id.name == self.object
-                && id.gvk.group == self.kinds.group
-                && id.gvk.version == self.kinds.version
-                && id.gvk.kind == self.kinds.kind
-                && (self.namespace.is_empty() || id.namespace == self.namespace)
+            *id.name == *self.object
+                && id.gvk().group == self.kinds.group
+                && id.gvk().version == self.kinds.version
+                && id.gvk().kind == self.kinds.kind
+                && (self.namespace.is_empty() || *id.namespace == *self.namespace)
         };
         let mut found = resources.iter_mut().filter(|resource| resource.is_any(is_meant));
         if let Some(resource) = found.next() {
@@ -83,7 +85,7 @@ impl Variable {
                 self.invalid(format!("there is no {} {}; correct objref", self.kinds.kind, self.object))
             );
         };
-        field_path::get(&resource.value, &with_indices(&self.field_path)).cloned().ok_or_else(|| {
+        field_path::get(resource.value(), &with_indices(&self.field_path)).cloned().ok_or_else(|| {
             self.invalid(format!("{} has no {}; correct fieldref", resource.id(), self.field_path))
         })
     }
@@ -110,10 +112,11 @@ pub(super) fn resolve(
         return Ok(());
     }
     for resource in resources {
-        let gvk = resource.gvk();
+        let (kind, source) = (Arc::clone(&resource.id().kind), resource.source.clone());
+        let mut object = resource.edit();
         for spec in specs {
-            spec.apply(&mut resource.value, &gvk, Create::Nothing, &mut |value| substitute(value, &values))
-                .map_err(|problem| RenderError::Invalid { source_at: resource.source.clone(), problem })?;
+            spec.apply(&mut object, &kind.gvk, Create::Nothing, &mut |value| substitute(value, &values))
+                .map_err(|problem| RenderError::Invalid { source_at: source.clone(), problem })?;
         }
     }
     Ok(())

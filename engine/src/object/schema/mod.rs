@@ -72,6 +72,11 @@ pub fn scope(gvk: &GroupVersionKind) -> Option<Scope> {
     TABLE.kinds.get(&(version.as_str(), gvk.kind.as_str())).map(|(scope, _)| *scope)
 }
 
+/// The built-in kinds, each with its `apiVersion` first.
+pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
+    TABLE.kinds.keys().copied()
+}
+
 /// A type by its name in an OpenAPI v2 document, such as `io.k8s.api.core.v1.PodSpec`; none where nothing
 /// is known about its fields.
 pub fn named(name: &str) -> Option<Type> {
