@@ -34,7 +34,9 @@ macro_rules! scenarios {
     };
 }
 
+// The longest is first: the others run beside it, and it is not waited for alone at the end.
 const SCENARIOS: &[(&str, Run)] = &scenarios![
+    scaling::more_customers_bring_more_pods_and_fewer_take_them_away,
     bad_manifest::a_wrong_commit_changes_nothing_and_is_named,
     bad_manifest::an_environment_without_rights_writes_nothing,
     bad_manifest::a_policy_keeps_a_release_out,
@@ -54,7 +56,6 @@ const SCENARIOS: &[(&str, Run)] = &scenarios![
     release::a_commit_that_changes_nothing_of_it_writes_nothing,
     rollback::a_version_that_fails_requests_is_undone_and_blocked,
     rollback::a_version_that_never_gets_ready_is_undone,
-    scaling::more_customers_bring_more_pods_and_fewer_take_them_away,
     secrets::secrets_in_git_open_with_the_key_that_arrives_and_variables_follow_the_cluster,
     slack::refusals_and_rate_limits_delay_messages_and_nothing_else,
     slack::a_refusal_is_told_where_people_look_next,
