@@ -15,7 +15,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use engine::kustomize::{Cache, Entry, EntryKind, Tree, TreeError, render, render_with};
+use engine::kustomize::{Cache, Entry, EntryKind, Options, Tree, TreeError, render, render_as, render_with};
 use engine::object::canonical_json;
 use engine::object::yaml::read_documents;
 use serde_json::Value;
@@ -162,6 +162,19 @@ fn every_case_renders_the_same_from_a_cache() {
 }
 
 /// The first two numbers of a version.
+#[test]
+fn every_case_renders_the_same_with_its_steps_told() {
+    let tree = DirectoryTree(corpus());
+    for case in cases() {
+        let plain = rendered(&case).unwrap();
+        let explained =
+            render_as(Options { explain: true, ..Options::default() }, &tree, &entry_of(&case)).unwrap();
+        let objects: Vec<String> =
+            explained.objects.iter().map(|object| canonical_json(object.value())).collect();
+        assert_eq!(objects, plain, "{case}");
+    }
+}
+
 fn version(text: &str) -> (u64, u64) {
     let mut numbers = text.trim().trim_start_matches('v').split('.').map(|number| number.parse().unwrap());
     (numbers.next().unwrap(), numbers.next().unwrap())

@@ -130,6 +130,10 @@ fn every_error_says_where_and_what_to_do() {
             "dev/kustomization.yaml:2: no Deployment, ReplicaSet, ReplicationController or StatefulSet is called \"web\"; correct the name",
         ),
         (
+            "resources: [a.yaml]\nlabels:\n- pairs: {a: b}\n  fields: [{path: ////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////////}]",
+            "dev/kustomization.yaml:4: a path has at most 256 names, this one has more; shorten it",
+        ),
+        (
             "resources: [a.yaml]\npatches:\n- patch: |\n    apiVersion: v1\n    kind: Service\n    metadata: {name: a}",
             "dev/kustomization.yaml:4: there is no Service default/a among the resources; correct kind, name or namespace",
         ),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::object::yaml::{Dialect, read_documents_as};
 
 use super::error::RenderError;
-use super::field_spec::{FieldPath, FieldSpec, merge_specs};
+use super::field_spec::{FieldSpec, SpecPath, merge_specs};
 use super::fields::invalid;
 use super::identity::KindFilter;
 use super::transformer_config::{NameReference, TransformerConfig};
@@ -90,10 +90,9 @@ impl Reader<'_> {
             return Err(format!("the types mark more than {MAX_MARKED} fields; split the file"));
         }
         let said = |name: &str| property.get(name).and_then(Value::as_str);
-        let spec = |path: &str| FieldSpec {
-            kinds: KindFilter { kind: kind.to_owned(), ..KindFilter::default() },
-            path: FieldPath::new(path),
-            create: false,
+        let spec = |path: &str| {
+            let kinds = KindFilter { kind: kind.to_owned(), ..KindFilter::default() };
+            SpecPath::read(path).map(|path| FieldSpec { kinds, path, create: false })
         };
         for (mark, section) in [
             ("x-kubernetes-annotation", &mut self.config.common_annotations),
@@ -101,7 +100,7 @@ impl Reader<'_> {
             ("x-kubernetes-identity", &mut self.config.name_prefix),
         ] {
             if said(mark).is_some() {
-                merge_specs(section, &[spec(&path.join("/"))])?;
+                merge_specs(section, &[spec(&path.join("/"))?])?;
             }
         }
         let version = said("x-kubernetes-object-ref-api-version");
@@ -109,7 +108,7 @@ impl Reader<'_> {
             let name_key = said("x-kubernetes-object-ref-name-key").unwrap_or("name");
             let target =
                 KindFilter { group: String::new(), version: version.to_owned(), kind: target.to_owned() };
-            let referrer = spec(&format!("{}/{name_key}", path.join("/")));
+            let referrer = spec(&format!("{}/{name_key}", path.join("/")))?;
             match self.config.name_reference.iter_mut().find(|known| known.target == target) {
                 Some(known) => merge_specs(&mut known.referrers, &[referrer])?,
                 None => self.config.name_reference.push(NameReference { target, referrers: vec![referrer] }),

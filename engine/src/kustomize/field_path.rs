@@ -6,7 +6,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 /// How many bytes a compiled expression may take.
-const MAX_EXPRESSION: usize = 1 << 20;
+pub(super) const MAX_EXPRESSION: usize = 1 << 20;
 
 /// One step of a path.
 #[derive(Debug, Clone)]

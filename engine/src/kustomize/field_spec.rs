@@ -10,11 +10,14 @@ use crate::object::GroupVersionKind;
 
 use super::identity::KindFilter;
 
-/// A path to a field: names parted by `/` (`\/` is a slash in a name); a name with `[]` must be a list.
+/// How many names a path may have: more than an object can nest.
+const MAX_STEPS: usize = 256;
+
+/// The path of a field spec: names parted by `/` (`\/` is a slash in a name); a name with `[]` must be a list.
 ///
 /// It is taken apart once, for all objects.
 #[derive(Clone)]
-pub(super) struct FieldPath {
+pub(super) struct SpecPath {
     text: Arc<str>,
     steps: Arc<[PathStep]>,
 }
@@ -25,7 +28,18 @@ struct PathStep {
     is_list: bool,
 }
 
-impl FieldPath {
+impl SpecPath {
+    /// Takes a path apart.
+    ///
+    /// Fails where no object could have the field, since the parts are kept for every spec.
+    pub fn read(text: &str) -> Result<Self, String> {
+        if text.split('/').nth(MAX_STEPS).is_some() {
+            return Err(format!("a path has at most {MAX_STEPS} names, this one has more; shorten it"));
+        }
+        Ok(Self::new(text))
+    }
+
+    /// Takes apart a path that the program itself names.
     pub fn new(text: &str) -> Self {
         let step = |part: String| match part.strip_suffix("[]") {
             Some(name) => PathStep { name: name.to_owned(), is_list: true },
@@ -35,7 +49,7 @@ impl FieldPath {
     }
 }
 
-impl Deref for FieldPath {
+impl Deref for SpecPath {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -43,21 +57,27 @@ impl Deref for FieldPath {
     }
 }
 
-impl PartialEq for FieldPath {
+impl PartialEq<str> for SpecPath {
+    fn eq(&self, other: &str) -> bool {
+        *self.text == *other
+    }
+}
+
+impl PartialEq for SpecPath {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
     }
 }
 
-impl Eq for FieldPath {}
+impl Eq for SpecPath {}
 
-impl fmt::Display for FieldPath {
+impl fmt::Display for SpecPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl fmt::Debug for FieldPath {
+impl fmt::Debug for SpecPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.text, f)
     }
@@ -67,7 +87,7 @@ impl fmt::Debug for FieldPath {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FieldSpec {
     pub kinds: KindFilter,
-    pub path: FieldPath,
+    pub path: SpecPath,
     /// Make the field where it is missing.
     pub create: bool,
 }
@@ -86,16 +106,16 @@ pub(super) enum Create {
 impl FieldSpec {
     /// A field of every kind, made where it is missing.
     pub fn everywhere(path: &str) -> Self {
-        Self { kinds: KindFilter::default(), path: FieldPath::new(path), create: true }
+        Self { kinds: KindFilter::default(), path: SpecPath::new(path), create: true }
     }
 
     /// Whether another spec names the same field of the same kinds.
     fn covers(&self, other: &Self) -> bool {
         let covers = |own: &str, other: &str| other.is_empty() || other == own;
-        self.path == other.path
+        covers(&self.kinds.kind, &other.kinds.kind)
             && covers(&self.kinds.group, &other.kinds.group)
             && covers(&self.kinds.version, &other.kinds.version)
-            && covers(&self.kinds.kind, &other.kinds.kind)
+            && self.path == other.path
     }
 
     /// As [`apply`](Self::apply), whatever the object's kind is, and making nothing.
@@ -224,7 +244,7 @@ mod tests {
         };
         let spec = |path: &str, create| FieldSpec {
             kinds: KindFilter::default(),
-            path: FieldPath::new(path),
+            path: SpecPath::new(path),
             create,
         };
         spec("spec/list/a", false).apply(&mut object, &gvk, Create::Nothing, &mut set).unwrap();

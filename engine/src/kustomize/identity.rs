@@ -15,20 +15,20 @@ static NOWHERE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(NO_NAMESPACE));
 static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("default"));
 
 /// The built-in kinds, each once for all objects.
-static BUILTIN: LazyLock<HashMap<(&'static str, &'static str), Arc<Kind>>> = LazyLock::new(|| {
+static BUILTIN: LazyLock<HashMap<(&'static str, &'static str), Arc<ScopedKind>>> = LazyLock::new(|| {
     schema::kinds()
-        .map(|(api_version, kind)| ((api_version, kind), Arc::new(Kind::read(api_version, kind))))
+        .map(|(api_version, kind)| ((api_version, kind), Arc::new(ScopedKind::read(api_version, kind))))
         .collect()
 });
 
 /// A kind at one version, with where its objects live.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct ScopedKind {
     pub gvk: GroupVersionKind,
     pub is_cluster_scoped: bool,
 }
 
-impl Kind {
+impl ScopedKind {
     /// The kind that an object says it is of; one in memory for every built-in kind.
     pub fn of(api_version: &str, kind: &str) -> Arc<Self> {
         BUILTIN.get(&(api_version, kind)).map_or_else(|| Arc::new(Self::read(api_version, kind)), Arc::clone)
@@ -47,7 +47,8 @@ impl Kind {
 
     /// The same group and version with another kind.
     fn renamed(&self, kind: &str) -> Arc<Self> {
-        Self::of(&self.gvk.api_version(), kind)
+        let gvk = GroupVersionKind { kind: kind.to_owned(), ..self.gvk.clone() };
+        Arc::new(Self { is_cluster_scoped: is_cluster_scoped(&gvk), gvk })
     }
 }
 
@@ -56,7 +57,7 @@ impl Kind {
 /// Its texts are shared with the object and all copies, so that a copy costs three counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ResId {
-    pub kind: Arc<Kind>,
+    pub kind: Arc<ScopedKind>,
     /// The namespace, `default` where none is written, [`NO_NAMESPACE`] for cluster-wide kinds.
     pub namespace: Arc<str>,
     pub name: Arc<str>,
@@ -64,7 +65,7 @@ pub(super) struct ResId {
 
 impl ResId {
     /// The identity of an object that says this of itself; `namespace` is what is written, possibly nothing.
-    pub fn new(kind: Arc<Kind>, namespace: &Arc<str>, name: Arc<str>) -> Self {
+    pub fn new(kind: Arc<ScopedKind>, namespace: &Arc<str>, name: Arc<str>) -> Self {
         let namespace = if kind.is_cluster_scoped {
             &NOWHERE
         } else if namespace.is_empty() {
@@ -75,12 +76,13 @@ impl ResId {
         Self { namespace: Arc::clone(namespace), name, kind }
     }
 
+    /// Group, version and kind.
     pub fn gvk(&self) -> &GroupVersionKind {
         &self.kind.gvk
     }
 
     /// An identity that an object had, as it counts when the object is of a kind now: with its group and version.
-    pub fn seen_from(&self, now: &Arc<Kind>) -> Self {
+    pub fn seen_from(&self, now: &Arc<ScopedKind>) -> Self {
         let kind = if self.kind.gvk.kind == now.gvk.kind {
             Arc::clone(now)
         } else {
@@ -92,9 +94,10 @@ impl ResId {
 
 impl Hash for ResId {
     fn hash<H: Hasher>(&self, state: &mut H) {
+        // Whether the kind is cluster-wide follows from the rest.
         self.name.hash(state);
         self.namespace.hash(state);
-        self.kind.gvk.kind.hash(state);
+        self.kind.gvk.hash(state);
     }
 }
 
@@ -160,20 +163,45 @@ fn is_cluster_scoped(gvk: &GroupVersionKind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
     #[test]
     fn built_in_kinds_are_in_memory_once() {
-        assert!(Arc::ptr_eq(&Kind::of("apps/v1", "Deployment"), &Kind::of("apps/v1", "Deployment")));
-        assert!(Kind::of("policy/v1beta1", "PodSecurityPolicy").is_cluster_scoped);
-        assert!(!Kind::of("example.com/v1", "PodSecurityPolicy").is_cluster_scoped);
-        assert!(Kind::of("apps/v1", "Deployment").is("apps/v1", "Deployment"));
-        assert!(!Kind::of("apps/v1", "Deployment").is("v1", "Deployment"));
+        assert!(Arc::ptr_eq(
+            &ScopedKind::of("apps/v1", "Deployment"),
+            &ScopedKind::of("apps/v1", "Deployment")
+        ));
+        assert!(ScopedKind::of("policy/v1beta1", "PodSecurityPolicy").is_cluster_scoped);
+        assert!(!ScopedKind::of("example.com/v1", "PodSecurityPolicy").is_cluster_scoped);
+        assert!(ScopedKind::of("apps/v1", "Deployment").is("apps/v1", "Deployment"));
+        assert!(!ScopedKind::of("apps/v1", "Deployment").is("v1", "Deployment"));
+    }
+
+    #[test]
+    fn identities_that_differ_in_one_part_do_not_share_a_hash() {
+        let hasher = std::hash::RandomState::new();
+        let id = |version: &str, kind: &str, namespace: &str, name: &str| {
+            ResId::new(ScopedKind::of(version, kind), &Arc::from(namespace), Arc::from(name))
+        };
+        let one = id("example.com/v1", "A", "x", "y");
+        assert_eq!(hasher.hash_one(&one), hasher.hash_one(id("example.com/v1", "A", "x", "y")));
+        for other in [
+            id("example.com/v2", "A", "x", "y"),
+            id("example.org/v1", "A", "x", "y"),
+            id("example.com/v1", "B", "x", "y"),
+            id("example.com/v1", "A", "z", "y"),
+            id("example.com/v1", "A", "x", "z"),
+        ] {
+            assert_ne!(one, other);
+            assert_ne!(hasher.hash_one(&one), hasher.hash_one(&other), "{other}");
+        }
     }
 
     #[test]
     fn earlier_identities_take_the_present_version() {
-        let (old, now) = (Kind::of("v1", "A"), Kind::of("example.com/v2", "B"));
+        let (old, now) = (ScopedKind::of("v1", "A"), ScopedKind::of("example.com/v2", "B"));
         let id = ResId::new(old, &Arc::from(""), Arc::from("x"));
         assert_eq!(id.seen_from(&now).to_string(), "A.example.com default/x");
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use super::field_path::MAX_EXPRESSION;
 use super::field_spec::{Create, FieldSpec};
 use super::resource::{Resource, scalar_text};
 
@@ -23,8 +24,10 @@ impl Image {
     pub fn pattern(&self) -> Result<Regex, String> {
         // kustomize takes the name as part of a regular expression, so a point matches any character.
         let tail = "(:[a-zA-Z0-9_.{}-]*)?(@sha256:[a-zA-Z0-9_.{}-]*)?$";
-        Regex::new(&format!("^{}{tail}", self.name))
-            .or_else(|_| Regex::new(&format!("^{}{tail}", regex::escape(&self.name))))
+        let compile =
+            |name: &str| RegexBuilder::new(&format!("^{name}{tail}")).size_limit(MAX_EXPRESSION).build();
+        compile(&self.name)
+            .or_else(|_| compile(&regex::escape(&self.name)))
             .map_err(|_| format!("the image name {:?} is too long", self.name))
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::object::yaml::{Dialect, Node, NodeKind, read_nodes};
 
 use super::error::RenderError;
-use super::field_spec::{FieldPath, FieldSpec};
+use super::field_spec::{FieldSpec, SpecPath};
 use super::fields::{Fields, Located, invalid};
 use super::generators::{Generator, GeneratorKind, GeneratorOptions};
 use super::identity::KindFilter;
@@ -279,7 +279,7 @@ pub(super) fn field_spec(node: &Node, file: &str) -> Result<FieldSpec, RenderErr
             version: fields.text("version")?,
             kind: fields.text("kind")?,
         },
-        path: FieldPath::new(&fields.text("path")?),
+        path: SpecPath::read(&fields.text("path")?).map_err(|problem| fields.invalid(problem))?,
         create: fields.flag("create")?,
     })
 }

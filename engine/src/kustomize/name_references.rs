@@ -26,6 +26,9 @@ struct Candidate {
     suffixes: Vec<Arc<str>>,
 }
 
+/// For how many kinds it is kept which of their fields refer. More at once are not to be expected.
+const MAX_KINDS: usize = 256;
+
 /// A field that may refer to an object, and to which kinds.
 type Referring<'c> = (&'c FieldSpec, &'c KindFilter);
 
@@ -34,9 +37,11 @@ pub(super) fn follow(resources: &mut ResourceMap, config: &TransformerConfig) ->
     let candidates: Vec<Candidate> = resources.iter().map(candidate).collect();
     let mut by_old_name: HashMap<&str, Vec<usize>> = HashMap::with_capacity(candidates.len());
     for (at, candidate) in candidates.iter().enumerate() {
-        for (n, id) in candidate.previous.iter().enumerate() {
-            if !candidate.previous[..n].iter().any(|before| before.name == id.name) {
-                by_old_name.entry(&id.name).or_default().push(at);
+        for id in &candidate.previous {
+            let places = by_old_name.entry(&id.name).or_default();
+            // Of the names of one object each counts once.
+            if places.last() != Some(&at) {
+                places.push(at);
             }
         }
     }
@@ -55,6 +60,9 @@ pub(super) fn follow(resources: &mut ResourceMap, config: &TransformerConfig) ->
         let original = me.previous.first().unwrap_or(&me.id).gvk();
         let referring = of_kinds.get(original).cloned().unwrap_or_else(|| {
             let referring: Rc<[Referring<'_>]> = config.referring(original).collect();
+            if of_kinds.len() >= MAX_KINDS {
+                of_kinds.clear();
+            }
             of_kinds.insert(original.clone(), Rc::clone(&referring));
             referring
         });

@@ -38,7 +38,7 @@ pub(super) fn rename(affix: Affix<'_>, resource: &mut Resource, specs: &[FieldSp
         return Ok(());
     }
     for spec in specs.iter().filter(|spec| spec.kinds.selects(original)) {
-        if &*spec.path == "metadata/name" {
+        if spec.path == *"metadata/name" {
             match affix {
                 Affix::Prefix(prefix) => resource.prefixes.push(Arc::clone(prefix)),
                 Affix::Suffix(suffix) => resource.suffixes.push(Arc::clone(suffix)),

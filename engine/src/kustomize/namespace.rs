@@ -71,11 +71,11 @@ pub(super) fn set_namespace(
         }
     }
     for spec in specs {
-        let is_own_field = &*spec.path == "metadata/namespace";
+        let is_own_field = spec.path == *"metadata/namespace";
         // Kinds called Namespace in other groups keep their name.
-        let is_foreign_name = &*spec.path == "metadata/name" && gvk.api_version() != "v1";
+        let is_foreign_name = spec.path == *"metadata/name" && gvk.api_version() != "v1";
         let is_subject =
-            is_binding && spec.kinds.kind.ends_with("RoleBinding") && &*spec.path == "subjects/namespace";
+            is_binding && spec.kinds.kind.ends_with("RoleBinding") && spec.path == *"subjects/namespace";
         if is_own_field || is_foreign_name || is_subject {
             continue;
         }

@@ -205,11 +205,14 @@ fn merge(
     if rename || rekind {
         resource.remember_id();
     }
-    let value = std::mem::take(&mut *resource.edit());
+    let value = resource.take_value();
     let source_at = patch.source.clone();
     let merged = patch_strategic::apply(value, patch.into_value(), schemas)
         .map_err(|problem| RenderError::Invalid { source_at, problem })?;
-    let Some(merged) = merged else { return Ok(()) };
+    let Some(merged) = merged else {
+        *resource.edit() = Value::Null;
+        return Ok(());
+    };
     *resource.edit() = merged;
     resource.drop_empty_fields();
     if !rekind {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::explain::Step;
-use super::identity::{Kind, ResId};
+use super::identity::{ResId, ScopedKind};
 use crate::object::{GroupVersionKind, InvalidObject, Object};
 
 /// A place in a file.
@@ -64,7 +64,8 @@ pub(super) struct Origin {
 #[derive(Debug, Clone)]
 pub(super) struct Resource {
     value: Value,
-    /// What `value` says of itself; [`Edit`] keeps the two in step.
+    /// What `value` says of itself. [`Edit`] keeps the two in step: outside of it only fields change that say nothing of
+    /// the identity.
     id: ResId,
     /// The namespace as written, possibly empty.
     namespace: Arc<str>,
@@ -111,11 +112,11 @@ impl Resource {
     /// Takes a value that must be an object.
     pub fn new(value: Value, source: Source) -> Result<Self, InvalidObject> {
         let value = Object::new(value)?.into_value();
-        let (kind, name, namespace) = says(&value);
-        let (api_version, kind) = kind;
-        let namespace = Arc::from(namespace);
+        let said = Said::by(&value);
+        let namespace = Arc::from(said.namespace);
+        let kind = ScopedKind::of(said.api_version, said.kind);
         Ok(Self {
-            id: ResId::new(Kind::of(api_version, kind), &namespace, Arc::from(name)),
+            id: ResId::new(kind, &namespace, Arc::from(said.name)),
             namespace,
             value,
             source,
@@ -132,12 +133,19 @@ impl Resource {
         })
     }
 
+    /// The whole object.
     pub fn value(&self) -> &Value {
         &self.value
     }
 
+    /// The whole object, by move.
     pub fn into_value(self) -> Value {
         self.value
+    }
+
+    /// Takes the value out, for another to be put in its place. Until then the identity stays.
+    pub fn take_value(&mut self) -> Value {
+        std::mem::take(&mut self.value)
     }
 
     /// The value, to be changed.
@@ -147,13 +155,13 @@ impl Resource {
 
     /// Sees to it that the identity is the one that the value says.
     fn read_identity(&mut self) {
-        let ((api_version, kind), name, namespace) = says(&self.value);
+        let Said { api_version, kind, name, namespace } = Said::by(&self.value);
         let is_of_kind = self.id.kind.is(api_version, kind);
         if is_of_kind && *self.id.name == *name && *self.namespace == *namespace {
             return;
         }
         if !is_of_kind {
-            self.id.kind = Kind::of(api_version, kind);
+            self.id.kind = ScopedKind::of(api_version, kind);
         }
         if *self.id.name != *name {
             self.id.name = Arc::from(name);
@@ -309,17 +317,27 @@ impl Resource {
     }
 }
 
-/// What a value says of its identity: `apiVersion` and kind, name, and namespace; empty where it says nothing.
-fn says(value: &Value) -> ((&str, &str), &str, &str) {
-    fn text(value: Option<&Value>) -> &str {
-        value.and_then(Value::as_str).unwrap_or_default()
+/// What a value says of its identity; empty where it says nothing.
+struct Said<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    name: &'a str,
+    namespace: &'a str,
+}
+
+impl<'a> Said<'a> {
+    fn by(value: &'a Value) -> Self {
+        fn text(value: Option<&Value>) -> &str {
+            value.and_then(Value::as_str).unwrap_or_default()
+        }
+        let metadata = value.get("metadata");
+        Self {
+            api_version: text(value.get("apiVersion")),
+            kind: text(value.get("kind")),
+            name: text(metadata.and_then(|metadata| metadata.get("name"))),
+            namespace: text(metadata.and_then(|metadata| metadata.get("namespace"))),
+        }
     }
-    let metadata = value.get("metadata");
-    (
-        (text(value.get("apiVersion")), text(value.get("kind"))),
-        text(metadata.and_then(|metadata| metadata.get("name"))),
-        text(metadata.and_then(|metadata| metadata.get("namespace"))),
-    )
 }
 
 /// Writes the namespace of an object; an empty one removes the field.
@@ -360,5 +378,27 @@ pub(super) fn scalar_text(value: &Value) -> String {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::Array(_) | Value::Object(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::NO_NAMESPACE;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_identity_follows_every_edit() {
+        let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+        let mut resource = Resource::new(value, Source::default()).unwrap();
+        assert_eq!(resource.id().to_string(), "ConfigMap default/a");
+        resource.remember_id();
+        resource.edit()["metadata"] = json!({"name": "b", "namespace": "n"});
+        assert_eq!((resource.name(), resource.namespace()), ("b", "n"));
+        *resource.edit() = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "c"}});
+        assert_eq!(resource.id().to_string(), "ClusterRole.rbac.authorization.k8s.io c");
+        assert_eq!(resource.original_id().to_string(), "ConfigMap.rbac.authorization.k8s.io default/a");
+        resource.set_namespace("elsewhere");
+        assert_eq!((resource.namespace(), &*resource.id().namespace), ("elsewhere", NO_NAMESPACE));
     }
 }

@@ -1,8 +1,9 @@
 //! Selecting objects by kind, name, namespace, labels and annotations.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use super::field_path::MAX_EXPRESSION;
 use super::resource::Resource;
 use crate::object::GroupVersionKind;
 
@@ -36,7 +37,9 @@ impl Pattern {
         if pattern.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'/') {
             return Ok(Self::Text(pattern.to_owned()));
         }
-        Regex::new(&format!("^(?:{pattern})$"))
+        RegexBuilder::new(&format!("^(?:{pattern})$"))
+            .size_limit(MAX_EXPRESSION)
+            .build()
             .map(Self::Expression)
             .map_err(|_| format!("{pattern:?} in the target is not a regular expression; correct it"))
     }

@@ -49,23 +49,43 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Makes changes to all objects.
-fn make(changes: Vec<Change<'_>>, accumulated: &mut Accumulator) -> Result<(), RenderError> {
-    if changes.is_empty() {
-        return Ok(());
+/// How many changes are prepared before they are made: what they were read into is kept until then.
+const BATCH: usize = 32;
+
+/// Changes to the objects of an accumulator, in their order.
+///
+/// They are made object by object: an object that one change has loaded into the cache is still there for the next,
+/// where a pass over all objects for each change would load every object once for each. Where notes are kept, each
+/// change has its own pass, to tell what it changed. The objects come out the same in both ways; of several problems
+/// another may be told.
+struct Changes<'a, 'm> {
+    accumulated: &'m mut Accumulator,
+    waiting: Vec<Change<'a>>,
+}
+
+impl<'a> Changes<'a, '_> {
+    fn push(&mut self, change: Change<'a>) -> Result<(), RenderError> {
+        self.waiting.push(change);
+        if self.waiting.len() < BATCH { Ok(()) } else { self.make() }
     }
-    if !accumulated.explains && changes.iter().all(|change| change.origin.is_none()) {
-        // Object by object: of many objects only one at a time is near the processor.
-        return accumulated
-            .resources
-            .iter_mut()
-            .try_for_each(|resource| changes.iter().try_for_each(|change| (change.apply)(resource)));
+
+    /// Makes what waits.
+    fn make(&mut self) -> Result<(), RenderError> {
+        let changes = std::mem::take(&mut self.waiting);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if !self.accumulated.explains && changes.iter().all(|change| change.origin.is_none()) {
+            let mut resources = self.accumulated.resources.iter_mut();
+            return resources
+                .try_for_each(|resource| changes.iter().try_for_each(|change| (change.apply)(resource)));
+        }
+        for Change { origin, step, apply } in changes {
+            self.accumulated.resources.iter_mut().try_for_each(apply)?;
+            self.accumulated.step(origin, step);
+        }
+        Ok(())
     }
-    for Change { origin, step, apply } in changes {
-        accumulated.resources.iter_mut().try_for_each(apply)?;
-        accumulated.step(origin, step);
-    }
-    Ok(())
 }
 
 /// Runs every transformer of a kustomization over what it accumulated.
@@ -82,7 +102,7 @@ pub(super) fn run(
     let top = Source::new(&kustomization.file, 1);
     let found: Vec<Cell<bool>> = vec![Cell::new(false); kustomization.replicas.len()];
     let in_namespace: RefCell<Vec<ResId>> = RefCell::default();
-    let mut changes = Vec::new();
+    let mut changes = Changes { accumulated, waiting: Vec::new() };
     if let Some(namespace) = &kustomization.namespace {
         changes.push(Change::new(
             &namespace.source,
@@ -93,7 +113,7 @@ pub(super) fn run(
                 in_namespace.borrow_mut().push(resource.id().clone());
                 Ok(())
             },
-        ));
+        ))?;
     }
     if let Some(Located { text, source }) = &kustomization.name_prefix {
         let (prefix, specs) = (Arc::from(text.as_str()), &config.name_prefix);
@@ -102,7 +122,7 @@ pub(super) fn run(
             note("PrefixTransformer"),
             || Step::new("namePrefix", source),
             move |resource| rename(Affix::Prefix(&prefix), resource, specs),
-        ));
+        ))?;
     }
     if let Some(Located { text, source }) = &kustomization.name_suffix {
         let (suffix, specs) = (Arc::from(text.as_str()), &config.name_suffix);
@@ -111,16 +131,16 @@ pub(super) fn run(
             note("SuffixTransformer"),
             || Step::new("nameSuffix", source),
             move |resource| rename(Affix::Suffix(&suffix), resource, specs),
-        ));
+        ))?;
     }
-    label(kustomization, accumulated, &config, note, &top, &mut changes)?;
+    label(kustomization, &config, note, &top, &mut changes)?;
     for entry in &kustomization.patches_json {
         let patch = read_patch(entry, &kustomization.file, load)?;
         changes.push(Change {
             origin: note("PatchJson6902Transformer"),
             step: Box::new(|| patch_step("patchesJson6902", entry, kustomization)),
             apply: Box::new(patches::json(entry, patch)?),
-        });
+        })?;
     }
     for ((source, replicas), found) in kustomization.replicas.iter().zip(&found) {
         changes.push(Change::new(
@@ -131,7 +151,7 @@ pub(super) fn run(
                 found.set(replicas.apply(resource, &config.replicas)? || found.get());
                 Ok(())
             },
-        ));
+        ))?;
     }
     for (source, image) in &kustomization.images {
         let (pattern, specs) = (image.pattern().map_err(at(source))?, &config.images);
@@ -140,9 +160,9 @@ pub(super) fn run(
             note("ImageTagTransformer"),
             || Step::new("images", source),
             move |resource| image.apply(&pattern, resource, specs),
-        ));
+        ))?;
     }
-    make(changes, accumulated)?;
+    changes.make()?;
     accumulated.resources.check_distinct(in_namespace.borrow().iter())?;
     if let Some(((source, replicas), _)) =
         kustomization.replicas.iter().zip(&found).find(|(_, found)| !found.get())
@@ -199,31 +219,30 @@ fn patch_step(field: &str, entry: &PatchEntry, kustomization: &Kustomization) ->
 /// The changes that `labels`, `commonLabels` and `commonAnnotations` ask for.
 fn label<'a>(
     kustomization: &'a Kustomization,
-    accumulated: &mut Accumulator,
     config: &'a TransformerConfig,
     note: Note<'_>,
     top: &'a Source,
-    changes: &mut Vec<Change<'a>>,
+    changes: &mut Changes<'a, '_>,
 ) -> Result<(), RenderError> {
     for (source, labels) in &kustomization.labels {
         let specs = labels.field_specs(config).map_err(at(source))?;
-        grow_by_pairs(&labels.pairs, accumulated, source)?;
+        grow_by_pairs(&labels.pairs, changes.accumulated, source)?;
         changes.push(Change::new(
             source,
             note("LabelTransformer"),
             || Step::new("labels", source),
             move |resource| set_pairs(&labels.pairs, resource, &specs),
-        ));
+        ))?;
     }
-    grow_by_pairs(&kustomization.common_labels, accumulated, top)?;
-    grow_by_pairs(&kustomization.common_annotations, accumulated, top)?;
+    grow_by_pairs(&kustomization.common_labels, changes.accumulated, top)?;
+    grow_by_pairs(&kustomization.common_annotations, changes.accumulated, top)?;
     if !kustomization.labels.is_empty() || !kustomization.common_labels.is_empty() {
         changes.push(Change::new(
             top,
             note("LabelTransformer"),
             || Step::new("commonLabels", &kustomization.source_of("commonLabels")),
             |resource| set_pairs(&kustomization.common_labels, resource, &config.common_labels),
-        ));
+        ))?;
     }
     if !kustomization.common_annotations.is_empty() {
         changes.push(Change::new(
@@ -231,7 +250,7 @@ fn label<'a>(
             note("AnnotationsTransformer"),
             || Step::new("commonAnnotations", &kustomization.source_of("commonAnnotations")),
             |resource| set_pairs(&kustomization.common_annotations, resource, &config.common_annotations),
-        ));
+        ))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::object::GroupVersionKind;
 
-use super::field_spec::{FieldPath, FieldSpec, merge_specs};
+use super::field_spec::{FieldSpec, SpecPath, merge_specs};
 use super::identity::KindFilter;
 
 /// The fields that may refer to objects of a kind by name.
@@ -161,7 +161,7 @@ fn parse_table(text: &str) -> TransformerConfig {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.split_ascii_whitespace();
         let Some(first) = words.next() else { continue };
-        let mut spec = FieldSpec { kinds: KindFilter::default(), path: FieldPath::new(first), create: false };
+        let mut spec = FieldSpec { kinds: KindFilter::default(), path: SpecPath::new(first), create: false };
         for word in words {
             match word.split_once('=') {
                 Some(("kind", value)) => spec.kinds.kind = value.to_owned(),
