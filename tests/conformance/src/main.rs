@@ -174,8 +174,8 @@ async fn act(command: Command) -> anyhow::Result<bool> {
     }
 }
 
-/// Replays scenarios, in their order. Most of the time of a scenario on a real server is waiting, so those that keep to
-/// themselves wait together.
+/// Replays scenarios, in their order. Most of the time of a scenario is waiting, so those that keep to themselves wait
+/// together; on embedded servers all do, for each has its own.
 async fn replay_all(scenarios: &[Scenario], target: &Target) -> Vec<Outcome> {
     let replay = |(index, scenario): (usize, &Scenario)| {
         let (scenario, target) = (scenario.clone(), target.clone());
@@ -188,8 +188,10 @@ async fn replay_all(scenarios: &[Scenario], target: &Target) -> Vec<Outcome> {
             (index, outcome.unwrap_or_else(broken))
         }
     };
-    let (together, alone): (Vec<_>, Vec<_>) =
-        scenarios.iter().enumerate().partition(|(_, scenario)| scenario.keeps_to_itself());
+    let (together, alone): (Vec<_>, Vec<_>) = scenarios
+        .iter()
+        .enumerate()
+        .partition(|(_, scenario)| matches!(target, Target::Embedded) || scenario.keeps_to_itself());
     let mut outcomes: Vec<(usize, Outcome)> =
         stream::iter(together).map(replay).buffer_unordered(TOGETHER).collect().await;
     for scenario in alone {
@@ -202,10 +204,8 @@ async fn replay_all(scenarios: &[Scenario], target: &Target) -> Vec<Outcome> {
 async fn run(scenarios: &[Scenario], mut columns: Vec<Column>) -> anyhow::Result<bool> {
     let head: Vec<String> = columns.iter().map(|c| format!("{:24}", c.name)).collect();
     println!("{:32} {}", "scenario", head.concat());
-    let mut outcomes = Vec::new();
-    for column in &columns {
-        outcomes.push(replay_all(scenarios, &column.target).await);
-    }
+    let outcomes =
+        futures::future::join_all(columns.iter().map(|column| replay_all(scenarios, &column.target))).await;
     for (index, scenario) in scenarios.iter().enumerate() {
         let mut cells = Vec::new();
         for (column, outcomes) in columns.iter_mut().zip(&outcomes) {

@@ -19,7 +19,7 @@ pub async fn record(script: &Script, access: &Access) -> Result<Value, Error> {
     let client = Client::new(access.clone())?;
     let mut traces = Traces::default();
     let recorded = run(script, &client, &mut traces).await;
-    traces.remove(&client).await?;
+    traces.remove(&client, script.controllers).await?;
     let (steps, version) = recorded?;
     let mode = if script.controllers { "controllers running" } else { "no controllers running" };
     let mut out = json!({"about": script.about, "name": script.name, "namespace": script.namespace,

@@ -96,7 +96,7 @@ pub async fn replay(scenario: &Scenario, target: &Target) -> Result<Outcome, Err
             let client = Client::new(access.clone())?;
             let mut traces = Traces::default();
             let outcome = run(scenario, &client, true, false, &mut traces).await;
-            traces.remove(&client).await?;
+            traces.remove(&client, scenario.controllers).await?;
             outcome
         }
     }

@@ -27,20 +27,28 @@ impl Traces {
         }
     }
 
-    /// Removes it all, the last first.
+    /// Removes it all, the last first. Where controllers run they get the time to clean up behind a namespace.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn remove(self, client: &Client) -> Result<(), Error> {
+    pub async fn remove(self, client: &Client, controllers: bool) -> Result<(), Error> {
         for path in self.made.iter().rev() {
-            remove(client, path).await?;
+            // The server itself cleans up behind a definition.
+            let wait = if path.contains("/customresourcedefinitions/") {
+                50
+            } else if controllers && is_namespace(path) {
+                20
+            } else {
+                0
+            };
+            remove(client, path, wait).await?;
         }
         Ok(())
     }
 }
 
-/// Deletes an object and sees to it that it goes, though no controller may run.
-async fn remove(client: &Client, path: &str) -> Result<(), Error> {
+/// Deletes an object and sees to it that it goes: after some attempts nothing holds it up any more.
+async fn remove(client: &Client, path: &str, wait: u32) -> Result<(), Error> {
     let plain =
         |method: &str, path: &str| Request { method: method.into(), path: path.into(), ..Request::default() };
     for attempt in 0..ATTEMPTS {
@@ -52,15 +60,6 @@ async fn remove(client: &Client, path: &str) -> Result<(), Error> {
         if live.code == 404 {
             return Ok(());
         }
-        let is_definition = path.contains("/customresourcedefinitions/");
-        // The server itself cleans up behind a definition; where controllers run they do so behind a namespace.
-        let wait = if is_definition {
-            50
-        } else if is_namespace(path) {
-            20
-        } else {
-            0
-        };
         if attempt >= wait {
             release(client, path, live.body).await?;
         }
