@@ -15,6 +15,7 @@ mod scaling;
 mod secrets;
 mod slack;
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -68,7 +69,11 @@ const EMBEDDED_ONLY: &[(&str, &str)] = &[(
 )];
 
 fn main() -> ExitCode {
-    match run(&Arguments::from_args()) {
+    let mut arguments = Arguments::from_args();
+    // Scenarios wait more than they work.
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    arguments.test_threads.get_or_insert(processors + 1);
+    match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
