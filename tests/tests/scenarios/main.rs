@@ -35,27 +35,27 @@ macro_rules! scenarios {
     };
 }
 
-// The longest is first: the others run beside it, and it is not waited for alone at the end.
+// Those that take long are first, so that in the end none is waited for alone.
 const SCENARIOS: &[(&str, Run)] = &scenarios![
     scaling::more_customers_bring_more_pods_and_fewer_take_them_away,
+    rollback::a_version_that_fails_requests_is_undone_and_blocked,
+    release::a_first_deploy_and_a_merge_lose_no_request,
+    crash::a_killed_agent_finishes_a_good_rollout_after_its_restart,
+    crash::a_killed_agent_undoes_a_bad_rollout_after_its_restart,
+    bad_metrics::pods_without_metrics_hold_the_canary,
+    bad_metrics::a_share_of_nothing_holds_the_canary,
     bad_manifest::a_wrong_commit_changes_nothing_and_is_named,
     bad_manifest::an_environment_without_rights_writes_nothing,
     bad_manifest::a_policy_keeps_a_release_out,
     bad_manifest::a_specification_that_makes_no_sense_is_refused_at_the_door,
-    bad_metrics::pods_without_metrics_hold_the_canary,
-    bad_metrics::a_share_of_nothing_holds_the_canary,
     bad_source::repositories_that_are_missing_empty_unreachable_or_silent,
     bad_source::a_path_that_is_not_there,
     bad_source::a_branch_that_vanished_and_came_back_rewritten,
-    crash::a_killed_agent_finishes_a_good_rollout_after_its_restart,
-    crash::a_killed_agent_undoes_a_bad_rollout_after_its_restart,
     drift::what_the_environment_owns_comes_back_and_nothing_else,
     drift::drift_is_left_alone_where_only_a_report_is_asked_for,
     kubectl::kubectl_reads_writes_and_waits,
     order::prod_gets_what_staging_has_had_for_a_while_and_waits_for_what_it_builds_on,
-    release::a_first_deploy_and_a_merge_lose_no_request,
     release::a_commit_that_changes_nothing_of_it_writes_nothing,
-    rollback::a_version_that_fails_requests_is_undone_and_blocked,
     rollback::a_version_that_never_gets_ready_is_undone,
     secrets::secrets_in_git_open_with_the_key_that_arrives_and_variables_follow_the_cluster,
     slack::refusals_and_rate_limits_delay_messages_and_nothing_else,

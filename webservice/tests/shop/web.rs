@@ -1,17 +1,13 @@
 //! The frontend: pages of its own, everything else from the backend, and what happens when that is not well.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::{ShopClient, config, eventually, start};
 use http::{Method, StatusCode};
 use serde_json::json;
-use support::{ShopClient, config, eventually, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use webservice::{Database, Running, WebConfig};

@@ -1,18 +1,14 @@
 //! The `shop` program itself: several at once on one database, signals, the health check.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use crate::support::postgres::Postgres;
+use crate::support::{ShopClient, eventually};
 use http::StatusCode;
 use serde_json::json;
-use support::postgres::Postgres;
-use support::{ShopClient, eventually};
 
 const SHOP: &str = env!("CARGO_BIN_EXE_shop");
 

@@ -1,15 +1,11 @@
 //! Metrics, the fault switch, readiness and the drain.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::postgres::Postgres;
+use crate::support::{ShopClient, config, eventually, start};
 use http::{Method, StatusCode};
 use serde_json::json;
-use support::postgres::Postgres;
-use support::{ShopClient, config, eventually, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use webservice::{Database, Faults};

@@ -1,16 +1,12 @@
 //! The shop's API over real sockets, on each database.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::postgres::Postgres;
+use crate::support::{ShopClient, config, contract, start};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::Connection;
-use support::postgres::Postgres;
-use support::{ShopClient, config, contract, start};
 use webservice::{Database, ENDPOINTS, Kind};
 
 #[tokio::test]

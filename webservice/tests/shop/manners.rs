@@ -1,13 +1,9 @@
 //! How the shop behaves towards clients: limits, other sites, caches, compression, headers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
 use std::io::Read;
 
+use crate::support::{config, start};
 use http::{Method, StatusCode};
-use support::{config, start};
 use webservice::{Config, Database, Origins, RateLimit, TrustedProxies};
 
 #[tokio::test]

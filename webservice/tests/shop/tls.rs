@@ -1,16 +1,12 @@
 //! The connection to PostgreSQL is encrypted, and its server's certificate is held to a given authority, as RDS wants.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::postgres::Postgres;
+use crate::support::{config, start};
 use http::StatusCode;
 use sqlx::Row;
-use support::postgres::Postgres;
-use support::{config, start};
 use webservice::Config;
 
 fn openssl(directory: &Path, arguments: &str) -> Result<(), String> {

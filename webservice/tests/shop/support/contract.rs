@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Answer;
 
 static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../api/openapi.json")).unwrap());
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../api/openapi.json")).unwrap());
 
 /// The document.
 pub fn document() -> &'static Value {

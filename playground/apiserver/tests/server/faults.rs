@@ -1,8 +1,5 @@
 //! Faults on demand: each does to a client what its name says, as often as its rule says.
 
-// A test that meets something unexpected stops there.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use apiserver::{Config, Fault, Rule, Server};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

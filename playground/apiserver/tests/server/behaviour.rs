@@ -1,8 +1,5 @@
 //! What the recordings do not show: grace, namespaces, history, races, access, odd input.
 
-// A test that meets something unexpected stops there.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use apiserver::{Config, LogRequest, LogStream, PodLogs, Server};
 use futures::StreamExt;
 use futures::future::BoxFuture;

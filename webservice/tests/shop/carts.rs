@@ -1,15 +1,11 @@
 //! Carts and the finer points of the catalogue, on each database.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::postgres::Postgres;
+use crate::support::{Answer, ShopClient, config, start};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::postgres::Postgres;
-use support::{Answer, ShopClient, config, start};
 use webservice::Database;
 
 #[tokio::test]

@@ -1,13 +1,9 @@
 //! What administrators may do, on each database: change the catalogue, move orders on, and be held to it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
+use crate::support::postgres::Postgres;
+use crate::support::{Administrator, Answer, ShopClient, config, start};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::postgres::Postgres;
-use support::{Administrator, Answer, ShopClient, config, start};
 use webservice::{Config, Database};
 
 #[tokio::test]

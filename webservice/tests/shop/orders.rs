@@ -1,18 +1,14 @@
 //! Orders that are written together, on each database.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use crate::support::postgres::Postgres;
+use crate::support::{Answer, ShopClient, config, eventually, start};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, PgConnection, SqliteConnection};
-use support::postgres::Postgres;
-use support::{Answer, ShopClient, config, eventually, start};
 use tokio::task::JoinHandle;
 use webservice::Database;
 

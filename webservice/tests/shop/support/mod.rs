@@ -1,7 +1,5 @@
 //! What the shop's tests share: a small HTTP client, databases, processes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
-
 pub mod contract;
 pub mod postgres;
 

@@ -1,8 +1,5 @@
 //! Replays what a real API server answered (`tests/vectors`) on the embedded one, and compares.
 
-// A test that meets something unexpected stops there.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use conformance::exceptions;
 use conformance::replay::{Target, replay};
 use conformance::scenario::Scenario;
