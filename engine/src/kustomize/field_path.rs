@@ -26,12 +26,17 @@ pub(super) enum Step {
 
 /// Splits a path at its points; points in brackets or behind a backslash are part of a name.
 pub(super) fn steps(path: &str) -> Vec<Step> {
+    steps_between(path, '.')
+}
+
+/// As [`steps`], with another delimiter than a point.
+pub(super) fn steps_between(path: &str, delimiter: char) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut pieces = super::field_spec::split_path(path, '.').into_iter();
+    let mut pieces = super::field_spec::split_path(path, delimiter).into_iter();
     while let Some(mut piece) = pieces.next() {
         while piece.starts_with('[') && !piece.ends_with(']') {
             let Some(more) = pieces.next() else { break };
-            piece.push('.');
+            piece.push(delimiter);
             piece.push_str(&more);
         }
         let inner = piece.strip_prefix('[').and_then(|p| p.strip_suffix(']'));

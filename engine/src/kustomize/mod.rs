@@ -47,6 +47,7 @@ mod settings;
 mod transform;
 mod transformer_config;
 mod tree;
+mod value_add;
 mod vars;
 
 pub use cache::{Cache, CacheStatistics, DEFAULT_CACHE_BYTES};

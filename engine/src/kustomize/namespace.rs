@@ -48,6 +48,16 @@ pub(super) fn set_namespace(
     options: NamespaceOptions,
 ) -> Result<(), String> {
     resource.remember_id();
+    place_in_namespace(namespace, resource, specs, options)
+}
+
+/// As [`set_namespace`], for one who need not be told later what the namespace was.
+pub(super) fn place_in_namespace(
+    namespace: &str,
+    resource: &mut Resource,
+    specs: &[FieldSpec],
+    options: NamespaceOptions,
+) -> Result<(), String> {
     let kind = Arc::clone(&resource.id().kind);
     let gvk = &kind.gvk;
     let keeps = |old: &Value| options.unset_only && old.as_str().is_some_and(|old| !old.is_empty());

@@ -26,6 +26,7 @@ use super::replicas::Replicas;
 use super::resource::{Origin, Resource, Source};
 use super::resources::Role;
 use super::transform::{self, Load};
+use super::value_add;
 
 /// Says where an object that configures a generator or transformer is from.
 pub(super) fn origin(resource: &Resource) -> Option<Origin> {
@@ -108,6 +109,7 @@ enum Action {
     PatchJson(PatchEntry),
     PatchStrategic(Vec<Located>, Option<Located>),
     Replacements(Vec<ReplacementEntry>),
+    ValueAdd { value: String, targets: Vec<value_add::Target>, file: Option<Located> },
     Hash,
 }
 
@@ -129,6 +131,7 @@ impl Transformer {
             "PatchStrategicMergeTransformer" => &["paths", "patches"],
             "PatchJson6902Transformer" => &["target", "path", "jsonOp"],
             "ReplacementTransformer" => &["replacements"],
+            "ValueAddTransformer" => &["value", "targets", "targetFilePath"],
             "HashTransformer" => &[],
             _ => {
                 return Err(unknown(
@@ -192,6 +195,18 @@ impl Transformer {
                 vec![Action::Replacements(
                     items.map(|item| kustomization::replacement(item, file)).collect::<Result<_, _>>()?,
                 )]
+            }
+            "ValueAddTransformer" => {
+                let value = fields.short("value")?.map(|value| value.text.trim().to_owned());
+                let Some(value) = value.filter(|value| !value.is_empty()) else {
+                    // The folder's name, which kustomize would take, is not the same for everybody who has the repository.
+                    return Err(fields.invalid("a ValueAddTransformer needs value"));
+                };
+                let (targets, file) = (value_add::targets(&fields, file)?, fields.located("targetFilePath")?);
+                if targets.is_empty() && file.is_none() {
+                    return Err(fields.invalid("a ValueAddTransformer needs targets or targetFilePath"));
+                }
+                vec![Action::ValueAdd { value, targets, file }]
             }
             _ => vec![Action::Hash],
         };
@@ -261,6 +276,20 @@ impl Transformer {
                 patches::apply_strategic(strategic, resources, schemas)
             }
             Action::Replacements(entries) => transform::replace(entries, &self.source, accumulated, load),
+            Action::ValueAdd { value, targets, file } => {
+                let more = match file {
+                    Some(path) => {
+                        let (text, file) = load(path)?;
+                        value_add::read_file(&text, &file)?
+                    }
+                    None => Vec::new(),
+                };
+                for target in targets.iter().chain(&more) {
+                    resources.grow(value.len(), resources.iter().count(), &self.source)?;
+                    resources.iter_mut().try_for_each(|r| target.apply(value, r)).map_err(at)?;
+                }
+                Ok(())
+            }
             Action::Hash => {
                 hash::rename_by_content(resources);
                 Ok(())
@@ -313,7 +342,58 @@ fn settings(resource: &Resource, known: &[&str]) -> Node {
             }
         }
     }
+    make_texts(&mut node);
     node
+}
+
+/// The fields that are no texts.
+const NO_TEXTS: [&str; 9] = [
+    "create",
+    "unsetOnly",
+    "index",
+    "count",
+    "filePathPosition",
+    "immutable",
+    "disableNameSuffixHash",
+    "allowNameChange",
+    "allowKindChange",
+];
+
+/// Makes texts of scalars that stand where a text is due: of the objects that configure its plugins, unlike of a
+/// kustomization, kustomize reads `newTag: 1.15` and `true` as a label as if they were in quotes.
+fn make_texts(node: &mut Node) {
+    match &mut node.kind {
+        NodeKind::List(items) => items.iter_mut().for_each(make_texts),
+        NodeKind::Map(entries) => {
+            for (key, value) in entries {
+                let holds_texts = matches!(key.text.as_str(), "labels" | "annotations");
+                match &mut value.kind {
+                    NodeKind::Map(texts) if holds_texts => {
+                        texts.iter_mut().for_each(|(_, text)| make_text(text));
+                    }
+                    NodeKind::Scalar(_)
+                        if !NO_TEXTS.iter().any(|name| name.eq_ignore_ascii_case(&key.text)) =>
+                    {
+                        make_text(value);
+                    }
+                    _ => make_texts(value),
+                }
+            }
+        }
+        NodeKind::Scalar(_) => {}
+    }
+}
+
+fn make_text(node: &mut Node) {
+    if let NodeKind::Scalar(scalar @ (Value::Bool(_) | Value::Number(_))) = &mut node.kind {
+        *scalar = Value::String(go_text(scalar));
+    }
+}
+
+/// A number as Go formats it: without the `.0` of a whole one.
+fn go_text(scalar: &Value) -> String {
+    let text = scalar.to_string();
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
 /// A value as settings that all stand in one line: a transformer's object may itself be generated.
