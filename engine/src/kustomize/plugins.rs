@@ -284,11 +284,7 @@ impl Transformer {
                     }
                     None => Vec::new(),
                 };
-                for target in targets.iter().chain(&more) {
-                    resources.grow(value.len(), resources.iter().count(), &self.source)?;
-                    resources.iter_mut().try_for_each(|r| target.apply(value, r)).map_err(at)?;
-                }
-                Ok(())
+                targets.iter().chain(&more).try_for_each(|target| target.apply(value, resources))
             }
             Action::Hash => {
                 hash::rename_by_content(resources);

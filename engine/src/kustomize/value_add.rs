@@ -9,13 +9,15 @@ use super::field_path::{self, Missing, Step};
 use super::fields::{Fields, invalid};
 use super::kustomization::selector;
 use super::namespace::{NamespaceOptions, place_in_namespace};
-use super::resource::{Resource, scalar_text};
-use super::selector::Matcher;
+use super::resource::{Resource, Source, scalar_text};
+use super::resource_map::ResourceMap;
+use super::selector::Selector;
 
 /// Where the value goes.
 pub(super) struct Target {
-    /// All objects, where nothing is said.
-    select: Option<Matcher>,
+    source: Source,
+    /// All objects, where nothing is said. Compiled only while it is used: there may be any number of targets.
+    select: Option<Selector>,
     path: String,
     steps: Vec<Step>,
     /// The field holds a path, in which the value becomes the part of this number, from 1.
@@ -38,12 +40,7 @@ pub(super) fn read_file(text: &str, file: &str) -> Result<Vec<Target>, RenderErr
 impl Target {
     fn read(node: &Node, file: &str) -> Result<Self, RenderError> {
         let fields = Fields::new(node, file, "a target", &["selector", "fieldPath", "filePathPosition"])?;
-        let select = match fields.get("selector") {
-            Some((_, node)) => {
-                Some(selector(node, file)?.compile().map_err(|problem| invalid(file, node.line, problem))?)
-            }
-            None => None,
-        };
+        let select = fields.get("selector").map(|(_, node)| selector(node, file)).transpose()?;
         let path = fields.text("fieldPath")?;
         if path.is_empty() {
             return Err(fields.invalid("a target needs fieldPath"));
@@ -52,14 +49,29 @@ impl Target {
         let position = usize::try_from(position)
             .map_err(|_| fields.invalid("filePathPosition counts from 1, it cannot be negative"))?;
         let steps = field_path::steps_between(&path, '/');
-        Ok(Self { select, path, steps, position: Some(position).filter(|position| *position > 0) })
+        Ok(Self {
+            source: fields.source(),
+            select,
+            path,
+            steps,
+            position: Some(position).filter(|position| *position > 0),
+        })
     }
 
-    /// Puts the value into an object that is selected.
-    pub fn apply(&self, value: &str, resource: &mut Resource) -> Result<(), String> {
-        if self.select.as_ref().is_some_and(|select| !select.matches(resource)) {
-            return Ok(());
-        }
+    /// Puts the value into every object that is selected.
+    pub fn apply(&self, value: &str, resources: &mut ResourceMap) -> Result<(), RenderError> {
+        resources.grow(value.len(), resources.iter().count(), &self.source)?;
+        let at = |problem| RenderError::Invalid { source_at: self.source.clone(), problem };
+        let matcher = self.select.as_ref().map(Selector::compile).transpose().map_err(at)?;
+        let is_meant = |resource: &Resource| matcher.as_ref().is_none_or(|matcher| matcher.matches(resource));
+        resources
+            .iter_mut()
+            .filter(|resource| is_meant(resource))
+            .try_for_each(|resource| self.put(value, resource))
+            .map_err(at)
+    }
+
+    fn put(&self, value: &str, resource: &mut Resource) -> Result<(), String> {
         if self.path == "metadata/namespace" {
             return place_in_namespace(value, resource, &[], NamespaceOptions::default());
         }
